@@ -1,0 +1,1 @@
+"""What moves the bytes: tunnels, the data plane's workers, and the agent that feeds them."""

@@ -1,0 +1,1 @@
+"""The agent: everything slow or privileged, one process per host."""

@@ -1,0 +1,186 @@
+"""What agent and worker say to each other over their socketpair.
+
+Messages are MessagePack, each behind a four-byte big-endian length. `encode` and `MessageReader` are pure;
+`ControlChannel` is the thin trio driver. Neither side ever blocks on the other for its own work: the agent
+sends whole values (the newest Snapshot replaces older ones), the worker reports on a timer.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+import msgspec
+import trio
+
+from node_proxy.errors import LocalProtocolError
+from node_proxy.snapshot import Snapshot, Value
+
+# A snapshot of 10,000 endpoints is about 3 MB; more than this is a bug or an attack.
+MAX_MESSAGE = 256 << 20
+_LENGTH = struct.Struct(">I")
+
+
+class Credential(Value, frozen=True, kw_only=True):
+    """A certificate chain and its private key in PEM, for one identity."""
+
+    identity: str
+    server_name: str
+    chain_pem: str
+    key_pem: str
+
+
+class WorkerConfig(Value, frozen=True, kw_only=True, tag=True):
+    """The first message to a worker: what does not change while it lives.
+
+    `listeners` give the inherited file descriptors. `default_workload` is the identity that captured
+    connections and listeners without one of their own speak for; None refuses them.
+    """
+
+    node: str
+    trust_domain: str
+    tunnel_fds: tuple[int, ...]
+    captured_fds: tuple[int, ...]
+    listeners: tuple["ExplicitListener", ...]
+    default_workload: str | None
+    mark: int
+    log_level: str
+
+
+class ExplicitListener(Value, frozen=True, kw_only=True):
+    """A listening socket that leads to one service port, speaking for `workload`."""
+
+    fd: int
+    service: str
+    port: int
+    workload: str | None
+
+
+class SnapshotUpdate(Value, frozen=True, kw_only=True, tag=True):
+    """The state to enforce from now on."""
+
+    snapshot: Snapshot
+
+
+class CredentialsUpdate(Value, frozen=True, kw_only=True, tag=True):
+    """The certificates to use for new handshakes; `roots_pem` replaces the trusted roots."""
+
+    credentials: tuple[Credential, ...]
+    default_identity: str
+    roots_pem: str
+
+
+class Drain(Value, frozen=True, kw_only=True, tag=True):
+    """Accept nothing more, send GOAWAY, exit when the last stream ends or after `deadline` seconds."""
+
+    deadline: float
+
+
+ToWorker = WorkerConfig | SnapshotUpdate | CredentialsUpdate | Drain
+
+
+class Ready(Value, frozen=True, kw_only=True, tag=True):
+    """The worker accepts connections; `revision` is the snapshot it enforces."""
+
+    revision: int
+
+
+class Sample(Value, frozen=True, kw_only=True):
+    """One counter or gauge: its name in `node_proxy.dataplane.telemetry`, labels, value."""
+
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    value: float
+
+
+class Report(Value, frozen=True, kw_only=True, tag=True):
+    """The worker's counters as they stand; sent every second."""
+
+    samples: tuple[Sample, ...]
+
+
+FromWorker = Ready | Report
+
+M = TypeVar("M")
+
+
+def encode(message: ToWorker | FromWorker) -> bytes:
+    """Give a message as it goes over the wire."""
+    body = msgspec.msgpack.encode(message)
+    if len(body) > MAX_MESSAGE:
+        raise LocalProtocolError(f"a control message of {len(body)} bytes is over the limit of {MAX_MESSAGE}")
+    return _LENGTH.pack(len(body)) + body
+
+
+class MessageReader(Generic[M]):
+    """Turns chunks of bytes into messages of the types given.
+
+    Raises:
+        LocalProtocolError: a message is malformed or too large (both ends are ours).
+    """
+
+    def __init__(self, kind: type[M]) -> None:
+        self._decoder = msgspec.msgpack.Decoder(kind)
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[M]:
+        """Add bytes; give each message they complete."""
+        self._buffer += data
+        while len(self._buffer) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer)
+            if length > MAX_MESSAGE:
+                raise LocalProtocolError(f"a control message claims {length} bytes")
+            end = _LENGTH.size + length
+            if len(self._buffer) < end:
+                return
+            body = bytes(self._buffer[_LENGTH.size : end])
+            del self._buffer[:end]
+            try:
+                yield self._decoder.decode(body)
+            except msgspec.MsgspecError as error:
+                raise LocalProtocolError(f"malformed control message: {error}") from error
+
+
+class ControlChannel(Generic[M]):
+    """One end of the socketpair: `send` whole messages, iterate `messages` of type `M`."""
+
+    def __init__(self, stream: trio.abc.Stream, kind: type[M]) -> None:
+        self._stream = stream
+        self._reader = MessageReader(kind)
+        self._sending = trio.Lock()
+        self._kept: list[M] = []
+
+    async def send(self, message: ToWorker | FromWorker) -> None:
+        """Send one message.
+
+        Raises:
+            trio.BrokenResourceError: the other process is gone.
+        Cancellation in mid-message leaves the channel unusable: close it.
+        """
+        async with self._sending:
+            await self._stream.send_all(encode(message))
+
+    async def receive_batch(self) -> list[M] | None:
+        """Wait for at least one message; None when the other side has closed.
+
+        Cancellation loses nothing.
+        """
+        if self._kept:
+            kept, self._kept = self._kept, []
+            return kept
+        while True:
+            try:
+                data = await self._stream.receive_some(1 << 16)
+            except trio.BrokenResourceError:
+                return None
+            if not data:
+                return None
+            if messages := list(self._reader.feed(bytes(data))):
+                return messages
+
+    def put_back(self, messages: list[M]) -> None:
+        """Let the next `receive_batch` give `messages` first."""
+        self._kept = messages + self._kept
+
+    async def aclose(self) -> None:
+        """Close this end."""
+        await self._stream.aclose()

@@ -1,0 +1,68 @@
+"""Accepting: from a listening socket to tuned connections, for as long as the worker takes any."""
+
+import errno
+import socket
+import struct
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address
+
+import trio
+
+from node_proxy.dataplane import telemetry
+from node_proxy.dataplane.context import WorkerContext
+from node_proxy.tunnel.sockets import tune
+
+# Few enough that the other workers, which wait on the same socket, get their share of a burst.
+ACCEPTS_PER_TURN = 16
+# How long to wait for descriptors or memory to be freed before the next try.
+EXHAUSTED_PAUSE = 0.1
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+# linux/netfilter_ipv4.h and netfilter_ipv6/ip6_tables.h; Python names neither.
+SO_ORIGINAL_DST = 80
+_SOCKADDR_IN = struct.Struct("!2xH4s8x")
+_SOCKADDR_IN6 = struct.Struct("!2xH4x16s4x")
+
+
+async def serve_listener(
+    context: WorkerContext, listener: socket.socket, take: Callable[[socket.socket], None]
+) -> None:
+    """Hand every connection to `take`, which owns it; runs until cancelled.
+
+    The listening socket is shared with other workers and stays open.
+    """
+    while True:
+        await trio.lowlevel.wait_readable(listener)
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                sock, _address = listener.accept()
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno not in EXHAUSTED:
+                    # The connection died in the queue (accept(2) passes its pending error on).
+                    continue
+                context.telemetry.add(telemetry.LIMIT_REACHED, limit="descriptors")
+                context.log.exception("cannot accept")
+                await trio.sleep(EXHAUSTED_PAUSE)
+                break
+            try:
+                tune(sock)
+                take(sock)
+            except Exception:  # noqa: BLE001 - a bug costs this connection, not the listener
+                context.crashed()
+                sock.close()
+
+
+def original_destination(sock: socket.socket) -> tuple[str, int] | None:
+    """Say where a redirected connection was meant to go; None when it was not redirected."""
+    try:
+        if sock.family == socket.AF_INET6:
+            raw = sock.getsockopt(socket.IPPROTO_IPV6, SO_ORIGINAL_DST, 28)
+            port, packed = _SOCKADDR_IN6.unpack(raw)
+            return str(IPv6Address(packed)), port
+        raw = sock.getsockopt(socket.SOL_IP, SO_ORIGINAL_DST, 16)
+        port, packed = _SOCKADDR_IN.unpack(raw)
+        return str(IPv4Address(packed)), port
+    except OSError:
+        return None

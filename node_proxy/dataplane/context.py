@@ -1,0 +1,70 @@
+"""What every part of a worker needs and none of them owns."""
+
+import itertools
+import random
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeVarTuple
+
+from structlog.typing import FilteringBoundLogger
+
+from node_proxy.dataplane import telemetry
+from node_proxy.dataplane.reactor import Reactor
+from node_proxy.dataplane.relay import READ_SIZE
+from node_proxy.dataplane.tables import Tables
+from node_proxy.dataplane.telemetry import Telemetry
+from node_proxy.tunnel.connection import BUFFER_SIZE
+from node_proxy.tunnel.frames import FRAME_HEADER
+from node_proxy.tunnel.tls import TlsContexts
+from node_proxy.tunnel.windows import WindowBudget
+
+Ts = TypeVarTuple("Ts")
+
+
+@dataclass(slots=True)
+class Enforced:
+    """What the agent said last: each is immutable and replaced as a whole."""
+
+    tables: Tables
+    contexts: TlsContexts
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerContext:
+    """One worker's seams and shared buffers.
+
+    `tunnel_buffer` and `relay_buffer` may be shared by all connections because each is used up within
+    one call of the reactor. `mark` is the SO_MARK of our own sockets, 0 for none.
+    """
+
+    node: str
+    trust_domain: str
+    mark: int
+    clock: Callable[[], float]
+    log: FilteringBoundLogger
+    rng: random.Random
+    enforced: Enforced
+    reactor: Reactor = field(default_factory=Reactor)
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    budget: WindowBudget = field(default_factory=WindowBudget)
+    tunnel_buffer: bytearray = field(default_factory=lambda: bytearray(BUFFER_SIZE))
+    relay_buffer: bytearray = field(default_factory=lambda: bytearray(FRAME_HEADER + READ_SIZE))
+    _decisions: "itertools.count[int]" = field(default_factory=itertools.count)
+    _worker_id: str = field(default_factory=lambda: secrets.token_hex(4))
+
+    async def contain(self, task: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
+        """Run a task of one connection; a bug in it costs that connection and not the worker."""
+        try:
+            await task(*args)
+        except Exception:  # noqa: BLE001 - the one catch around a connection
+            self.crashed()
+
+    def crashed(self) -> None:
+        """Count and log the exception being handled, which is a bug of ours."""
+        self.telemetry.add(telemetry.CRASHES, part="task")
+        self.log.exception("connection crashed")
+
+    def new_decision_id(self) -> str:
+        """Give an id by which a refusal can be found in the logs of both ends."""
+        return f"{self._worker_id}-{next(self._decisions):x}"

@@ -1,0 +1,182 @@
+"""One admitted CONNECT, from the dial of its workload to the last byte."""
+
+import re
+import socket
+from ipaddress import ip_address
+from typing import Protocol
+
+import trio
+
+from node_proxy.dataplane import telemetry
+from node_proxy.dataplane.admission import Admission, Admitted
+from node_proxy.dataplane.context import WorkerContext
+from node_proxy.dataplane.relay import StreamRelay
+from node_proxy.dataplane.socket_side import SocketSide
+from node_proxy.errors import DialError
+from node_proxy.tunnel.connection import TunnelConnection
+from node_proxy.tunnel.http2 import CANCEL
+from node_proxy.tunnel.sockets import finish_connect, start_connect
+
+# A workload on loopback answers at once; one on another address of this host within a round trip.
+DIAL_TIMEOUT = 5.0
+PORT = re.compile(r"[1-9][0-9]{0,4}\Z")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}\Z")
+
+
+class Host(Protocol):
+    """What a stream needs of the `Inbound` it belongs to, and of a test's stand-in."""
+
+    context: WorkerContext
+    admission: Admission
+    nursery: trio.Nursery
+
+
+class InboundStream:
+    """Dials the admitted workload, answers 200 or 503, and hands over to a relay."""
+
+    def __init__(self, host: Host, tunnel: TunnelConnection, stream_id: int, admitted: Admitted) -> None:
+        self._host = host
+        self._tunnel = tunnel
+        self._stream_id = stream_id
+        self._admitted = admitted
+        self._early = bytearray()
+        self._ended = False
+        self._gone = False
+        self._relay: StreamRelay | None = None
+        self._started = host.context.clock()
+        # From here on, so that a policy that changes during the dial is obeyed as well.
+        self._open = host.admission.opened(admitted, self.cut)
+
+    def dial(self) -> None:
+        """Connect to the workload; on loopback the connection mostly stands at once."""
+        workload, port = self._admitted.local.workload, self._admitted.port
+        try:
+            sock, connected = start_connect(workload.dial, port, mark=self._host.context.mark)
+        except DialError as error:
+            self._refuse(error)
+            return
+        if connected:
+            self._connected(sock)
+        else:
+            self._host.nursery.start_soon(self._host.context.contain, self._finish_dial, sock)
+
+    def cut(self, outcome: str) -> None:
+        """End the stream now, whether or not it carries payload already."""
+        if self._relay is not None:
+            self._relay.cut(outcome)
+        elif not self._gone:
+            self._tunnel.reset_stream(self._stream_id, CANCEL)
+            self.on_reset(CANCEL)
+
+    async def _finish_dial(self, sock: socket.socket) -> None:
+        workload, port = self._admitted.local.workload, self._admitted.port
+        try:
+            with trio.fail_after(DIAL_TIMEOUT):
+                await finish_connect(sock, workload.dial, port)
+        except trio.TooSlowError:
+            self._refuse(DialError(workload.dial, port, f"no answer within {DIAL_TIMEOUT:.0f} s"))
+        except DialError as error:
+            self._refuse(error)
+        else:
+            self._connected(sock)
+
+    def _refuse(self, error: DialError) -> None:
+        admitted, context = self._admitted, self._host.context
+        workload = admitted.local.workload.name
+        context.telemetry.add(telemetry.STREAMS_REFUSED, reason="dial_failed", workload=workload)
+        context.log.warning(
+            "stream refused",
+            side="destination",
+            status=503,
+            reason="dial_failed",
+            detail=str(error),
+            source=str(admitted.source),
+            destination=workload,
+            port=admitted.port,
+        )
+        if not self._gone:
+            self._host.admission.closed(self._open)
+            self._tunnel.refuse_stream(self._stream_id, 503, "dial_failed")
+
+    def _connected(self, sock: socket.socket) -> None:
+        if self._gone:
+            sock.close()
+            return
+        context = self._host.context
+        relay = self._relay = StreamRelay(
+            SocketSide(sock, context.reactor),
+            self._tunnel,
+            self._stream_id,
+            buffer=context.relay_buffer,
+            on_closed=self._closed,
+        )
+        labels = {"side": "inbound", "workload": self._admitted.local.workload.name}
+        context.telemetry.add(telemetry.CONNECTIONS_OPENED, **labels)
+        context.telemetry.add(telemetry.CONNECTIONS_OPEN, **labels)
+        relay.start()
+        self._tunnel.set_handler(self._stream_id, relay)
+        self._tunnel.accept_stream(self._stream_id)
+        if self._early:
+            relay.on_data(memoryview(self._early))
+        if self._ended:
+            relay.on_ended()
+
+    def _closed(self, relay: StreamRelay, outcome: str) -> None:
+        context, admitted = self._host.context, self._admitted
+        self._host.admission.closed(self._open)
+        context.telemetry.connection_closed(
+            relay.traffic, outcome, side="inbound", workload=admitted.local.workload.name
+        )
+        context.log.info(
+            "connection closed",
+            side="inbound",
+            source=str(admitted.source),
+            destination=admitted.local.workload.name,
+            identity=admitted.local.workload.identity,
+            port=admitted.port,
+            policy=admitted.permit.policy,
+            bytes_sent=relay.traffic.sent,
+            bytes_received=relay.traffic.received,
+            seconds=round(context.clock() - self._started, 6),
+            outcome=outcome,
+        )
+
+    # What the tunnel says while the dial is under way.
+
+    def on_data(self, data: memoryview) -> None:
+        """Keep early payload; the stream's window bounds it."""
+        self._early += data
+
+    def on_ended(self) -> None:
+        """Remember that the caller has sent everything."""
+        self._ended = True
+
+    def on_reset(self, _code: int) -> None:
+        """Forget the stream: its caller is gone."""
+        self._gone = True
+        self._host.admission.closed(self._open)
+
+    def on_accepted(self) -> None:
+        """Never said to a server."""
+
+    def on_refused(self, _status: int, _reason: str) -> None:
+        """Never said to a server."""
+
+    def on_writable(self) -> None:
+        """Nothing is sent before the dial has ended."""
+
+
+def parse_authority(authority: str) -> tuple[str, int] | None:
+    """Read ``host:port`` or ``[address]:port``; None when it is neither.
+
+    An address comes out in canonical text; a name as it is, since names are never resolved here.
+    """
+    host, _, port = authority.rpartition(":")
+    if not PORT.match(port) or int(port) > 65535:
+        return None
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    try:
+        return str(ip_address(host)), int(port)
+    except ValueError:
+        return (host, int(port)) if NAME.match(host) else None

@@ -1,0 +1,283 @@
+"""One connection of a workload to a service: endpoints are tried until one accepts.
+
+No byte of the workload is read before an endpoint has accepted, so every earlier failure may be retried
+on another endpoint without harm.
+"""
+
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVarTuple
+
+from node_proxy.dataplane import telemetry
+from node_proxy.dataplane.admission import Admitted, OpenStream, Refusal
+from node_proxy.dataplane.local_relay import LocalRelay
+from node_proxy.dataplane.relay import StreamRelay
+from node_proxy.dataplane.socket_side import SocketSide, abort_socket
+from node_proxy.dataplane.tables import Route, Tables
+from node_proxy.errors import DialError, LocalProtocolError, NodeProxyError, NoEndpoint
+from node_proxy.snapshot import Endpoint
+from node_proxy.tunnel.connection import TunnelConnection
+from node_proxy.tunnel.handlers import TUNNEL_CLOSED
+from node_proxy.tunnel.http2 import CANCEL, REFUSED_STREAM
+from node_proxy.tunnel.sockets import connect
+from registry.model.identity import Identity, parse_identity
+
+if TYPE_CHECKING:
+    from node_proxy.dataplane.outbound import Outbound
+
+# Three endpoints that fail in a row are a fault that a fourth will hardly mend, and the caller waits.
+MAX_ATTEMPTS = 3
+# Answers that another endpoint may well give differently; 403 is the same everywhere.
+RETRIED_STATUS = frozenset({404, 429, 502, 503, 504})
+# A workload of this very host: on loopback it answers at once.
+LOCAL_DIAL_TIMEOUT = 2.0
+
+Ts = TypeVarTuple("Ts")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who a connection speaks for: the identity, and its text as the pool and the logs use it."""
+
+    identity: Identity
+    text: str
+
+    @classmethod
+    def of(cls, text: str) -> "Caller":
+        """Read a SPIFFE ID that the agent gave."""
+        return cls(parse_identity(text), text)
+
+
+class OutboundConnection:
+    """From accept to the last byte; a stream handler while it waits for the peer's answer."""
+
+    def __init__(self, outbound: "Outbound", sock: socket.socket, route: Route, caller: Caller) -> None:
+        self._outbound = outbound
+        self._sock = sock
+        self._route = route
+        self._caller = caller
+        self._attempts = 0
+        self._tried: set[Endpoint] = set()
+        self._failures: list[str] = []
+        self._endpoint: Endpoint | None = None
+        self._tunnel: TunnelConnection | None = None
+        self._stream_id = 0
+        self._started = outbound.context.clock()
+
+    def start(self) -> None:
+        """Try the first endpoint; with a tunnel in the pool no task is needed."""
+        self._outbound.open_connections += 1
+        labels = {"side": "outbound", "workload": self._route.service}
+        self._outbound.context.telemetry.add(telemetry.CONNECTIONS_OPENED, **labels)
+        self._outbound.context.telemetry.add(telemetry.CONNECTIONS_OPEN, **labels)
+        self._try_next()
+
+    def timed_out(self) -> None:
+        """Give up on a peer that did not answer."""
+        if self._tunnel is not None:
+            self._tunnel.reset_stream(self._stream_id, CANCEL)
+            self._attempt_failed("no answer in time", eject=True)
+
+    def _start(self, task: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
+        self._outbound.nursery.start_soon(self._outbound.context.contain, task, *args)
+
+    # Attempts.
+
+    def _try_next(self) -> None:
+        endpoint = None
+        if self._attempts < MAX_ATTEMPTS:
+            endpoint = self._outbound.choose(self._route, self._tried)
+        if endpoint is None:
+            self._give_up(NoEndpoint(f"{self._route.service}:{self._route.port}", tuple(self._failures)))
+            return
+        self._attempts += 1
+        self._endpoint = endpoint
+        self._outbound.load(endpoint, +1)
+        if endpoint.node == self._outbound.context.node:
+            self._call_locally(endpoint)
+            return
+        key = self._outbound.key(endpoint, self._caller)
+        if tunnel := self._outbound.pool.get_nowait(key):
+            self._ask(tunnel, endpoint)
+        else:
+            self._start(self._ask_when_open, endpoint)
+
+    async def _ask_when_open(self, endpoint: Endpoint) -> None:
+        try:
+            tunnel = await self._outbound.pool.get(self._outbound.key(endpoint, self._caller))
+        except NodeProxyError as error:
+            self._attempt_failed(str(error), eject=True)
+        else:
+            self._ask(tunnel, endpoint)
+
+    def _ask(self, tunnel: TunnelConnection, endpoint: Endpoint) -> None:
+        self._tunnel = tunnel
+        self._outbound.await_answer(self)
+        stream_id = tunnel.open_stream(endpoint.at, self)
+        if self._tunnel is tunnel:
+            # Else the tunnel broke under the request, and the next attempt is under way already.
+            self._stream_id = stream_id
+
+    def _attempt_failed(self, why: str, *, eject: bool = False, again: bool = False) -> None:
+        """Go on to another endpoint; the same one may be tried once more if `again`."""
+        endpoint = self._drop_endpoint()
+        self._outbound.answered(self)
+        self._tunnel = None
+        self._failures.append(f"{endpoint.workload} at {endpoint.at}: {why}")
+        if not again:
+            self._tried.add(endpoint)
+        if eject:
+            self._outbound.failed(endpoint, why)
+        self._outbound.context.telemetry.add(telemetry.CONNECT_RETRIES, service=self._route.service)
+        self._try_next()
+
+    def _give_up(self, error: NodeProxyError, *, reason: str = "no_endpoint", detail: str = "") -> None:
+        self._outbound.context.telemetry.add(
+            telemetry.STREAMS_REFUSED, reason=reason, workload=self._route.service
+        )
+        self._outbound.context.log.warning(
+            "stream refused",
+            side="source",
+            reason=reason,
+            detail=detail or str(error),
+            source=self._caller.text,
+            destination=f"{self._route.service}:{self._route.port}",
+        )
+        abort_socket(self._sock)
+        self._count_closed(telemetry.Traffic(), "refused")
+
+    # The peer's answer.
+
+    def on_accepted(self) -> None:
+        """Relay from now on."""
+        tunnel, endpoint = self._tunnel, self._endpoint
+        if tunnel is None or endpoint is None:
+            return
+        self._outbound.answered(self)
+        self._outbound.ejections.succeeded(endpoint)
+        context = self._outbound.context
+        relay = StreamRelay(
+            SocketSide(self._sock, context.reactor),
+            tunnel,
+            self._stream_id,
+            buffer=context.relay_buffer,
+            on_closed=self._relay_closed,
+        )
+        tunnel.set_handler(self._stream_id, relay)
+        relay.start()
+
+    def on_refused(self, status: int, reason: str) -> None:
+        """Try another endpoint if that can help; a denial is the same everywhere."""
+        code = reason.partition(";")[0]
+        if status in RETRIED_STATUS:
+            self._attempt_failed(f"{status} {reason}", eject=status == 503)
+            return
+        self._outbound.answered(self)
+        self._drop_endpoint()
+        self._give_up(
+            NoEndpoint(self._route.service, (reason,)), reason=code or "refused", detail=f"{status} {reason}"
+        )
+
+    def on_reset(self, code: int) -> None:
+        """Try again: nothing of the workload was sent yet.
+
+        A draining peer refuses, a restarting one closes the tunnel: on a new tunnel it may well accept.
+        """
+        self._attempt_failed(
+            f"reset before an answer ({code})", again=code in (TUNNEL_CLOSED, REFUSED_STREAM)
+        )
+
+    def on_data(self, _data: memoryview) -> None:
+        """Payload before an answer: the protocol resets such a stream itself."""
+
+    def on_ended(self) -> None:
+        """An end before an answer is followed by a reset or a refusal."""
+
+    def on_writable(self) -> None:
+        """Nothing is sent before an answer."""
+
+    # Calls within this host.
+
+    def _call_locally(self, endpoint: Endpoint) -> None:
+        verdict = self._outbound.admission.admit(
+            source=self._caller.identity, port=endpoint.port, serving=endpoint.identity
+        )
+        if isinstance(verdict, Admitted):
+            self._start(self._dial_locally, endpoint, verdict, self._outbound.context.enforced.tables)
+        elif verdict.status in RETRIED_STATUS:
+            self._attempt_failed(verdict.header)
+        else:
+            self._refused_locally(verdict)
+
+    def _refused_locally(self, verdict: Refusal) -> None:
+        self._drop_endpoint()
+        error = NoEndpoint(self._route.service, (verdict.header,))
+        self._give_up(error, reason=verdict.code, detail=f"{verdict.status} {verdict.header}")
+
+    async def _dial_locally(self, endpoint: Endpoint, admitted: Admitted, tables: Tables) -> None:
+        context = self._outbound.context
+        workload = admitted.local.workload
+        try:
+            sock = await connect(workload.dial, admitted.port, timeout=LOCAL_DIAL_TIMEOUT, mark=context.mark)
+        except DialError as error:
+            self._attempt_failed(str(error), eject=True)
+            return
+        if context.enforced.tables is not tables:
+            # What was decided under the former policies must be decided anew.
+            sock.close()
+            self._call_locally(endpoint)
+            return
+        self._outbound.ejections.succeeded(endpoint)
+        relay = LocalRelay(
+            self._sock,
+            sock,
+            poller=context.reactor,
+            buffer=context.relay_buffer,
+            on_closed=lambda relay, outcome: self._local_closed(relay, outcome, stream),
+        )
+        stream = self._outbound.admission.opened(admitted, relay.cut)
+        relay.start()
+
+    def _local_closed(self, relay: LocalRelay, outcome: str, stream: OpenStream) -> None:
+        self._outbound.admission.closed(stream)
+        self._closed(relay.traffic, outcome)
+
+    # The end.
+
+    def _relay_closed(self, relay: StreamRelay, outcome: str) -> None:
+        self._closed(relay.traffic, outcome)
+
+    def _closed(self, traffic: telemetry.Traffic, outcome: str) -> None:
+        context, endpoint = self._outbound.context, self._drop_endpoint()
+        self._count_closed(traffic, outcome)
+        context.log.info(
+            "connection closed",
+            side="outbound",
+            source=self._caller.text,
+            destination=endpoint.workload,
+            identity=endpoint.identity,
+            service=self._route.service,
+            port=self._route.port,
+            endpoint=endpoint.at,
+            node=endpoint.node,
+            attempts=self._attempts,
+            bytes_sent=traffic.sent,
+            bytes_received=traffic.received,
+            seconds=round(context.clock() - self._started, 6),
+            outcome=outcome,
+        )
+
+    def _count_closed(self, traffic: telemetry.Traffic, outcome: str) -> None:
+        self._outbound.open_connections -= 1
+        self._outbound.context.telemetry.connection_closed(
+            traffic, outcome, side="outbound", workload=self._route.service
+        )
+
+    def _drop_endpoint(self) -> Endpoint:
+        endpoint = self._endpoint
+        if endpoint is None:
+            raise LocalProtocolError("an attempt ended twice")
+        self._outbound.load(endpoint, -1)
+        self._endpoint = None
+        return endpoint

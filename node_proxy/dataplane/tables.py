@@ -1,0 +1,73 @@
+"""The Snapshot turned into what the byte path looks up: one immutable value, replaced as a whole. Pure."""
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from node_proxy.snapshot import Endpoint, LocalWorkload, Snapshot
+from registry.model.resource import ROOT_NAMESPACE
+from registry.rules import WorkloadPolicies, compile_policies
+
+# Snapshot.closed_namespaces holds this when a mesh-wide policy never parsed.
+EVERY_NAMESPACE = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A service port and the endpoints behind it."""
+
+    service: str
+    port: int
+    endpoints: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPort:
+    """A registered workload behind one of its ports on this host, with the policies that guard it."""
+
+    workload: LocalWorkload
+    policies: WorkloadPolicies
+
+
+class Tables:
+    """Look-ups over one Snapshot."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.revision = snapshot.revision
+        self.addresses = frozenset(str(ip_address(address)) for address in snapshot.addresses)
+        self._by_name: dict[tuple[str, int], Route] = {}
+        self._by_vip: dict[tuple[str, int], Route] = {}
+        for service in snapshot.services:
+            for view in service.ports:
+                route = Route(service.name, view.port, view.endpoints)
+                self._by_name[service.name, view.port] = route
+                for vip in service.vips:
+                    self._by_vip[str(ip_address(vip)), view.port] = route
+        self._local = {
+            port: LocalPort(workload, policies)
+            for workload, policies in ((w, _policies_of(snapshot, w)) for w in snapshot.local)
+            for port in workload.ports
+        }
+
+    def by_name(self, service: str, port: int) -> Route | None:
+        """Find a service port by ``namespace/name``."""
+        return self._by_name.get((service, port))
+
+    def by_vip(self, address: str, port: int) -> Route | None:
+        """Find a service port by a virtual IP in canonical text."""
+        return self._by_vip.get((address, port))
+
+    def local(self, port: int) -> LocalPort | None:
+        """Find the registered workload of this host that listens on `port`."""
+        return self._local.get(port)
+
+
+def _policies_of(snapshot: Snapshot, workload: LocalWorkload) -> WorkloadPolicies:
+    closed = snapshot.closed_namespaces
+    return compile_policies(
+        snapshot.policies,
+        namespace=workload.namespace,
+        labels=workload.labels,
+        default=snapshot.default_authorization,
+        closed_by=closed.get(EVERY_NAMESPACE) or closed.get(workload.namespace),
+        root_namespace=ROOT_NAMESPACE,
+    )

@@ -1,0 +1,247 @@
+"""A worker process: ``python -m node_proxy.dataplane.worker --control-fd N``.
+
+The agent starts it with one end of a socketpair and the listening sockets, tells it what to enforce, and
+hears what it counts. Without the agent it drains: it serves the streams it has and takes no new ones,
+so that nothing is left behind and the next agent can bind its ports.
+"""
+
+import argparse
+import gc
+import random
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import structlog
+import trio
+
+from node_proxy.control import (
+    ControlChannel,
+    CredentialsUpdate,
+    Drain,
+    FromWorker,
+    Ready,
+    SnapshotUpdate,
+    ToWorker,
+    WorkerConfig,
+)
+from node_proxy.dataplane import telemetry
+from node_proxy.dataplane.accept import original_destination, serve_listener
+from node_proxy.dataplane.admission import Admission
+from node_proxy.dataplane.context import Enforced, WorkerContext
+from node_proxy.dataplane.inbound import Inbound
+from node_proxy.dataplane.outbound import Outbound
+from node_proxy.dataplane.outbound_connection import Caller
+from node_proxy.dataplane.tables import Tables
+from node_proxy.errors import LocalProtocolError
+from node_proxy.logs import configure_logging
+from node_proxy.tunnel.tls import TlsContexts
+
+Take = Callable[[socket.socket], None]
+
+REPORT_INTERVAL = 1.0
+# On SIGTERM; systemd's default patience is 90 s, an operator's shorter.
+STOP_DEADLINE = 5.0
+# When the agent is gone: long enough for most transfers, short enough for its successor to start clean.
+ORPHAN_DEADLINE = 30.0
+DRAIN_CHECK_INTERVAL = 0.1
+
+
+class Worker:
+    """Everything one worker runs, in one nursery."""
+
+    def __init__(self, channel: ControlChannel[ToWorker], config: WorkerConfig) -> None:
+        self._channel = channel
+        self._config = config
+        self._accepting = trio.CancelScope()
+        self._draining = trio.Event()
+        self._drain_deadline = STOP_DEADLINE
+
+    async def run(self) -> None:
+        """Serve until told to drain and drained, or cancelled."""
+        context = self._context = WorkerContext(
+            node=self._config.node,
+            trust_domain=self._config.trust_domain,
+            mark=self._config.mark,
+            clock=time.monotonic,
+            log=structlog.get_logger(),
+            rng=random.Random(),  # noqa: S311 - spreads load, guards nothing
+            enforced=await self._first_state(),
+        )
+        async with trio.open_nursery() as nursery:
+            self._admission = Admission(context)
+            self._inbound = Inbound(context, nursery, self._admission)
+            self._outbound = Outbound(context, nursery, self._admission)
+            nursery.start_soon(context.reactor.run)
+            nursery.start_soon(self._outbound.watch_answers)
+            nursery.start_soon(self._serve_control)
+            nursery.start_soon(self._report)
+            nursery.start_soon(self._drain_on_signal)
+            nursery.start_soon(self._accept)
+            await self._ready()
+            await self._draining.wait()
+            await self._finish()
+            nursery.cancel_scope.cancel()
+
+    async def _first_state(self) -> Enforced:
+        tables: Tables | None = None
+        contexts: TlsContexts | None = None
+        while tables is None or contexts is None:
+            batch = await self._channel.receive_batch()
+            if batch is None:
+                raise LocalProtocolError("the agent left before it gave a snapshot and credentials")
+            for message in batch:
+                match message:
+                    case SnapshotUpdate(snapshot=snapshot):
+                        tables = Tables(snapshot)
+                    case CredentialsUpdate():
+                        contexts = self._contexts(message)
+                    case Drain(deadline=deadline):
+                        # The agent was told to stop while this process started; it may come with the state.
+                        self._drain(deadline)
+                    case WorkerConfig():
+                        raise LocalProtocolError("a second WorkerConfig")
+        return Enforced(tables, contexts)
+
+    # Accepting.
+
+    async def _accept(self) -> None:
+        """Accept on every listener until the worker drains; then close its hold on them."""
+        takers = [(socket.socket(fileno=fd), take) for fd, take in self._takers()]
+        with self._accepting:
+            async with trio.open_nursery() as nursery:
+                for sock, take in takers:
+                    sock.setblocking(False)
+                    nursery.start_soon(serve_listener, self._context, sock, take)
+        for sock, _take in takers:
+            sock.close()
+
+    def _takers(self) -> Iterator[tuple[int, Take]]:
+        """Say who takes the connections of each listening descriptor."""
+        config = self._config
+        default = Caller.of(config.default_workload) if config.default_workload else None
+        for fd in config.tunnel_fds:
+            yield fd, self._inbound.accepted
+        for fd in config.captured_fds:
+            yield fd, partial(self._captured, default)
+        for listener in config.listeners:
+            caller = Caller.of(listener.workload) if listener.workload else default
+            yield listener.fd, partial(self._explicit, listener.service, listener.port, caller)
+
+    def _captured(self, caller: Caller | None, sock: socket.socket) -> None:
+        target = original_destination(sock)
+        route = self._context.enforced.tables.by_vip(*target) if target else None
+        self._outbound.connected(sock, route, caller, f"{target[0]} port {target[1]}" if target else "")
+
+    def _explicit(self, service: str, port: int, caller: Caller | None, sock: socket.socket) -> None:
+        route = self._context.enforced.tables.by_name(service, port)
+        self._outbound.connected(sock, route, caller, f"{service}:{port}")
+
+    # What the agent says.
+
+    async def _serve_control(self) -> None:
+        while (batch := await self._channel.receive_batch()) is not None:
+            for message in batch:
+                self._obey(message)
+            if any(isinstance(message, SnapshotUpdate) for message in batch):
+                await self._ready()
+        self._context.log.warning("the agent is gone", drain_seconds=ORPHAN_DEADLINE)
+        self._drain(ORPHAN_DEADLINE)
+
+    def _obey(self, message: ToWorker) -> None:
+        match message:
+            case SnapshotUpdate(snapshot=snapshot):
+                self._context.enforced.tables = Tables(snapshot)
+                self._admission.judge_again()
+            case CredentialsUpdate():
+                self._context.enforced.contexts = self._contexts(message)
+                self._outbound.pool.retire_all()
+            case Drain(deadline=deadline):
+                self._drain(deadline)
+            case WorkerConfig():
+                raise LocalProtocolError("a second WorkerConfig")
+
+    def _contexts(self, update: CredentialsUpdate) -> TlsContexts:
+        return TlsContexts(update, trust_domain=self._config.trust_domain)
+
+    # What the worker says.
+
+    async def _ready(self) -> None:
+        revision = self._context.enforced.tables.revision
+        self._context.log.info("worker ready", revision=revision)
+        await self._say(Ready(revision=revision))
+
+    async def _report(self) -> None:
+        numbers = self._context.telemetry
+        while True:
+            await trio.sleep(REPORT_INTERVAL)
+            numbers.set(telemetry.CRASHES, self._context.reactor.crashes, part="handler")
+            await self._say(numbers.report())
+
+    async def _say(self, message: FromWorker) -> None:
+        try:
+            await self._channel.send(message)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            # The agent is gone; `_serve_control` hears it too and decides.
+            return
+
+    # The end.
+
+    async def _drain_on_signal(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _signal in signals:
+                self._drain(STOP_DEADLINE)
+
+    def _drain(self, deadline: float) -> None:
+        """Take nothing new; `deadline` seconds from now the rest is cut."""
+        self._drain_deadline = deadline
+        self._accepting.cancel()
+        self._draining.set()
+
+    async def _finish(self) -> None:
+        self._inbound.drain()
+        with trio.move_on_after(self._drain_deadline):
+            # The counts change inside the reactor's calls, a thousand times a second under load.
+            while self._inbound.open_streams or self._outbound.open_connections:  # noqa: ASYNC110
+                await trio.sleep(DRAIN_CHECK_INTERVAL)
+        self._context.log.info(
+            "worker stopped",
+            cut_inbound=self._inbound.open_streams,
+            cut_outbound=self._outbound.open_connections,
+        )
+
+
+async def serve_worker(control_fd: int) -> None:
+    """Run a worker over the inherited descriptor until it has drained.
+
+    Raises:
+        LocalProtocolError: the agent does not speak our protocol.
+    """
+    sock = socket.socket(fileno=control_fd)
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+    channel: ControlChannel[ToWorker] = ControlChannel(stream, ToWorker)  # type: ignore[arg-type]
+    first = await channel.receive_batch()
+    if not first or not isinstance(first[0], WorkerConfig):
+        raise LocalProtocolError("the agent's first message is no WorkerConfig")
+    configure_logging(first[0].log_level, process="worker")
+    structlog.contextvars.bind_contextvars(node=first[0].node)
+    channel.put_back(first[1:])
+    await Worker(channel, first[0]).run()
+
+
+def main() -> None:
+    """Start from the command line."""
+    parser = argparse.ArgumentParser(description="A nodemesh worker; started by the agent, not by people.")
+    parser.add_argument(
+        "--control-fd", type=int, required=True, help="the inherited end of the agent's socketpair"
+    )
+    control_fd = parser.parse_args().control_fd
+    # What is loaded now lives as long as the process: the collector need not look at it again.
+    gc.freeze()
+    trio.run(serve_worker, control_fd)
+
+
+if __name__ == "__main__":
+    main()

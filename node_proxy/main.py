@@ -1,0 +1,114 @@
+"""The command nodemesh-proxy: `join` a mesh, `check` this node's files, `run` the node proxy."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import trio
+import typer
+
+from node_proxy import config
+from node_proxy.errors import ConfigError, EnrolmentError
+from node_proxy.logs import configure_logging
+from registry import errors as registry_errors
+
+# The operator's fault, as opposed to ours: the status that typer itself gives for a wrong option.
+OPERATOR_FAULT = 2
+
+app = typer.Typer(
+    name="nodemesh-proxy",
+    help="The node proxy of nodemesh: one per host, carries every service's traffic.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="This node's proxy.toml.")]
+WorkloadsOption = Annotated[
+    Path | None, typer.Option(help="Directory of workload files; default: that of the file.")
+]
+
+
+@contextmanager
+def _faults_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except (ConfigError, EnrolmentError, registry_errors.ConfigError) as error:
+        typer.echo(f"nodemesh-proxy: {error}", err=True)
+        raise typer.Exit(OPERATOR_FAULT) from error
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    show_version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    if show_version:
+        typer.echo(f"nodemesh-proxy {version('nodemesh')}")
+        raise typer.Exit
+
+
+@app.command()
+def join(
+    token: Annotated[
+        str,
+        typer.Option(
+            "--token",
+            envvar="NODEMESH_TOKEN",
+            help="What `meshctl node token create` printed.",
+        ),
+    ],
+    config_path: ConfigOption = config.DEFAULT_CONFIG,
+    registry: Annotated[
+        str | None, typer.Option(help="The registry's URL; default: that of the file.")
+    ] = None,
+) -> None:
+    """Enrol this node: trade a one-time token for its certificate, kept below state_dir."""
+    # Imported here so that --help and --version need neither.
+    from node_proxy.agent.credentials import Keyring
+    from node_proxy.agent.enrolment import join as ask_to_join
+
+    with _faults_in_one_line():
+        proxy = config.load_proxy(config_path)
+        keyring = Keyring(Path(proxy.state_dir))
+        keyring.prepare()
+        enrolment, held = trio.run(
+            partial(ask_to_join, registry=registry or proxy.registry, token=token, node=proxy.node)
+        )
+        keyring.save(held)
+        keyring.save_enrolment(enrolment)
+    typer.echo(
+        f"joined {enrolment.trust_domain} as {enrolment.identity}; valid until {held.not_after:%F %R} UTC"
+    )
+
+
+@app.command()
+def check(config_path: ConfigOption = config.DEFAULT_CONFIG, workloads: WorkloadsOption = None) -> None:
+    """Read this node's files and say what is wrong with them; nothing is started or changed."""
+    with _faults_in_one_line():
+        node = config.load(config_path, workloads=workloads)
+    names = ", ".join(workload.qualified for workload in node.workloads) or "none"
+    typer.echo(f"node {node.proxy.node}; workloads: {names}")
+
+
+@app.command()
+def run(config_path: ConfigOption = config.DEFAULT_CONFIG, workloads: WorkloadsOption = None) -> None:
+    """Run the node proxy until SIGTERM or Ctrl-C."""
+    with _faults_in_one_line():
+        node = config.load(config_path, workloads=workloads)
+        # Only now, since it takes grpc with it.
+        from node_proxy.agent.agent import run_agent
+
+        configure_logging(node.proxy.log_level, process="agent")
+        trio.run(run_agent, node)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

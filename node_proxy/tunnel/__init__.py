@@ -1,0 +1,1 @@
+"""Tunnels: one mutual TLS HTTP/2 connection between two proxies, and the streams in it."""

@@ -1,0 +1,427 @@
+"""The driver of one tunnel: moves bytes between its TLS socket, its protocol and its streams' handlers.
+
+It never awaits: a poller calls `on_ready` when the socket is ready, streams' handlers are called
+inline, and everything they order is written before the call returns, or queued when the socket is full.
+Only `keep_alive` is a task, one for each tunnel.
+"""
+
+import select
+import ssl
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from node_proxy.errors import HandshakeError, NodeProxyError, RemoteProtocolError, TunnelClosed
+from node_proxy.tunnel.events import (
+    DataReceived,
+    Established,
+    Event,
+    PeerDraining,
+    PingAcknowledged,
+    RequestRejected,
+    StreamAccepted,
+    StreamEnded,
+    StreamRefused,
+    StreamRequested,
+    StreamReset,
+    WindowOpened,
+)
+from node_proxy.tunnel.frames import FRAME_HEADER
+from node_proxy.tunnel.handlers import TUNNEL_CLOSED, Poller, StreamHandler
+from node_proxy.tunnel.http2 import MAX_FRAME_SIZE, REFUSED_STREAM, Role
+from node_proxy.tunnel.protocol import TunnelProtocol
+from node_proxy.tunnel.tls import handshake_error
+
+# Holds the beginning of one largest frame and one more read behind it.
+BUFFER_SIZE = 2 * MAX_FRAME_SIZE
+# Streams stop reading from their workloads above this and go on below half of it.
+WRITE_QUEUE_LIMIT = 1024 * 1024
+# Answers to a peer that sends and never reads; only control frames can exceed the limit above.
+WRITE_QUEUE_FATAL = 4 * WRITE_QUEUE_LIMIT
+# RFC 8446 section 5.1: a TLS record carries at most this.
+LARGEST_RECORD = 16 * 1024
+# One tunnel may not starve the others of its worker: this many reads, then it is their turn.
+READS_PER_TURN = 8
+# Finds a dead host in 10 s + 5 s at the latest; cheap enough for thousands of tunnels.
+PING_INTERVAL = 10.0
+PING_TIMEOUT = 5.0
+
+
+class TunnelConnection:
+    """One established tunnel.
+
+    Args:
+        tls: a non-blocking TLS socket after its handshake; owned from now on.
+        protocol: our end of it.
+        poller: calls us when the socket is ready.
+        buffer: at least BUFFER_SIZE bytes, shared by all tunnels of a worker, since each call of `on_ready`
+            has used them up or copied them when it returns.
+        clock: seconds, monotonic.
+        on_request: called for each CONNECT of the peer; server side only.
+    """
+
+    def __init__(
+        self,
+        tls: ssl.SSLSocket,
+        protocol: TunnelProtocol,
+        *,
+        poller: Poller,
+        buffer: bytearray,
+        clock: Callable[[], float],
+        on_request: Callable[["TunnelConnection", StreamRequested], None] | None = None,
+        on_rejected: Callable[["TunnelConnection", RequestRejected], None] | None = None,
+    ) -> None:
+        self.protocol = protocol
+        self.closed: NodeProxyError | None = None
+        self._established = trio.Event()
+        self.ended = trio.Event()
+        self.last_used = clock()
+        self._tls = tls
+        self._fd = tls.fileno()
+        self._poller = poller
+        self._buffer = buffer
+        self._view = memoryview(buffer)
+        self._clock = clock
+        self._on_request = on_request
+        self._on_rejected = on_rejected
+        self._handlers: dict[int, StreamHandler] = {}
+        self._waiting: dict[int, StreamHandler] = {}
+        self._queue: deque[bytes] = deque()
+        self._queued = 0
+        self._rest = b""
+        self._failure: OSError | None = None
+        self._last_received = clock()
+        self._mask = select.EPOLLIN
+        poller.register(self._fd, self._mask, self)
+        self._send_control()
+
+    # What streams' handlers call.
+
+    @property
+    def congested(self) -> bool:
+        """Whether the peer's socket is so far behind that reading more for it would only fill memory."""
+        return self._queued > WRITE_QUEUE_LIMIT
+
+    @property
+    def has_capacity(self) -> bool:
+        """Whether `open_stream` would succeed."""
+        return self.closed is None and self.protocol.has_capacity
+
+    def open_stream(self, authority: str, handler: StreamHandler) -> int:
+        """Ask the peer to connect to `authority`; the answer comes to `handler`. Needs `has_capacity`."""
+        stream_id = self.protocol.open_stream(authority)
+        self._handlers[stream_id] = handler
+        self.last_used = self._clock()
+        self._send_control()
+        return stream_id
+
+    def accept_stream(self, stream_id: int) -> None:
+        """Answer the peer's CONNECT with 200; payload may flow."""
+        self.protocol.accept_stream(stream_id)
+        self._send_control()
+
+    def set_handler(self, stream_id: int, handler: StreamHandler) -> None:
+        """Let `handler` hear of an open stream from now on."""
+        self._handlers[stream_id] = handler
+
+    def refuse_stream(self, stream_id: int, status: int, reason: str) -> None:
+        """Answer the peer's CONNECT with an error status."""
+        self._handlers.pop(stream_id, None)
+        self.protocol.refuse_stream(stream_id, status, reason)
+        self._send_control()
+
+    def sendable(self, stream_id: int) -> int:
+        """How many payload bytes may be sent at once now; 0 when the peer or its socket must catch up."""
+        if self.closed or self.congested:
+            return 0
+        return self.protocol.sendable(stream_id)
+
+    def send_payload(self, stream_id: int, buffer: bytearray, length: int) -> None:
+        """Send `length` bytes that lie in `buffer` behind room for a frame header. Needs `sendable`."""
+        self.protocol.write_data_header(buffer, stream_id, length)
+        self._send(memoryview(buffer)[: FRAME_HEADER + length])
+
+    def wait_writable(self, stream_id: int, handler: StreamHandler) -> None:
+        """Ask for one `on_writable` when sending may go on."""
+        self._waiting[stream_id] = handler
+
+    def delivered(self, stream_id: int, amount: int, *, prompt: bool) -> None:
+        """Say that the reader took `amount` bytes, so that the peer may send more."""
+        self.protocol.delivered(stream_id, amount, prompt=prompt)
+        self._send_control()
+
+    def end_stream(self, stream_id: int) -> None:
+        """Send END_STREAM."""
+        self.protocol.end_stream(stream_id)
+        self._send_control()
+
+    def reset_stream(self, stream_id: int, code: int) -> None:
+        """End the stream both ways; its handler hears nothing more."""
+        self.forget_stream(stream_id)
+        self.protocol.reset_stream(stream_id, code)
+        self._send_control()
+
+    def forget_stream(self, stream_id: int) -> None:
+        """Let go of a finished stream's handler."""
+        self._handlers.pop(stream_id, None)
+        self._waiting.pop(stream_id, None)
+        self.last_used = self._clock()
+
+    # Lifetime.
+
+    async def wait_established(self) -> None:
+        """Wait for the peer's SETTINGS: under TLS 1.3 only they show that it accepted our certificate.
+
+        Raises:
+            HandshakeError: it did not, or closed for another reason, or allows no stream at all.
+        """
+        async with trio.open_nursery() as nursery:
+            for event in (self._established, self.ended):
+                nursery.start_soon(_cancel_when, event, nursery.cancel_scope)
+        if self.closed is not None:
+            raise handshake_error(self._failure or ConnectionError())
+        if not self.has_capacity:
+            raise HandshakeError("the peer allows no stream", reason="protocol")
+
+    def drain(self) -> None:
+        """Send GOAWAY; streams that are open go on."""
+        self.protocol.drain()
+        self._send_control()
+
+    def close(self, cause: NodeProxyError) -> None:
+        """Close now; every stream's handler hears `on_reset`. Closing twice is harmless.
+
+        When a handler raises, closing again tells the handlers that are left.
+        """
+        if self.closed is None:
+            self.closed = cause
+            self._poller.unregister(self._fd)
+            self._tls.close()
+            self.protocol.close()
+            self._waiting.clear()
+            self._queue.clear()
+            self.ended.set()
+        while self._handlers:
+            _, handler = self._handlers.popitem()
+            handler.on_reset(TUNNEL_CLOSED)
+
+    async def keep_alive(self, *, idle_timeout: float | None = None) -> None:
+        """Ping a silent peer and close when it does not answer, or when no stream used the tunnel for long.
+
+        Returns when the tunnel is closed. Cancellation closes it.
+        """
+        try:
+            while self.closed is None:
+                with trio.move_on_after(PING_INTERVAL):
+                    await self.ended.wait()
+                    return
+                self._close_if_spent(idle_timeout)
+                if self.closed is None and self._clock() - self._last_received >= PING_INTERVAL:
+                    await self._probe()
+        finally:
+            self.close(TunnelClosed("the tunnel's owner ended"))
+
+    def _close_if_spent(self, idle_timeout: float | None) -> None:
+        if self.protocol.open_streams:
+            return
+        idle = self._clock() - self.last_used
+        if self.protocol.draining or (idle_timeout is not None and idle >= idle_timeout):
+            self.close(TunnelClosed("drained" if self.protocol.draining else f"idle for {idle:.0f} s"))
+
+    async def _probe(self) -> None:
+        asked = self._clock()
+        self.protocol.ping()
+        self._send_control()
+        with trio.move_on_after(PING_TIMEOUT):
+            await self.ended.wait()
+        if self._last_received < asked:
+            self.close(TunnelClosed(f"the peer did not answer a PING within {PING_TIMEOUT:.0f} s"))
+
+    # What the poller calls.
+
+    def on_ready(self, events: int) -> None:
+        """Handle readiness of the TLS socket."""
+        if events & select.EPOLLOUT:
+            self._flush()
+        if self.closed is None and events & ~select.EPOLLOUT:
+            self._read()
+
+    def on_crash(self, error: Exception) -> None:
+        """Close after a bug in a handler."""
+        self.close(TunnelClosed(f"internal error: {error!r}"))
+
+    def _read(self) -> None:
+        """Read records until the socket has no more, then handle them together: frames span records."""
+        end = len(self._rest)
+        self._view[:end] = self._rest
+        failure: OSError | None = None
+        ended = False
+        for _ in range(READS_PER_TURN):
+            if BUFFER_SIZE - end < LARGEST_RECORD:
+                end = self._receive(end)
+            if self.closed:
+                return
+            try:
+                # With room for a whole record OpenSSL keeps nothing back that epoll could not tell us of.
+                count = self._tls.recv_into(self._view[end:])
+            except ssl.SSLWantReadError:
+                break
+            except OSError as error:
+                failure = error
+                break
+            end += count
+            ended = count == 0
+            if count < LARGEST_RECORD:
+                break
+        self._rest = bytes(self._view[: self._receive(end)])
+        if failure is not None:
+            self._fail(failure)
+        elif ended:
+            self.close(TunnelClosed("the peer closed the connection"))
+
+    def _receive(self, end: int) -> int:
+        """Handle the buffer's first `end` bytes; gives how many are left, moved to its beginning."""
+        now = self._last_received = self._clock()
+        try:
+            events, used = self.protocol.receive(self._view[:end], now)
+        except RemoteProtocolError as error:
+            self._send_control()
+            self.close(error)
+            return 0
+        for event in events:
+            if self.closed:
+                return 0
+            self._dispatch(event)
+        left = end - used
+        self._view[:left] = self._view[used:end]
+        self._send_control()
+        return left
+
+    def _dispatch(self, event: Event) -> None:
+        match event:
+            case DataReceived(stream_id, data):
+                if handler := self._handlers.get(stream_id):
+                    handler.on_data(data)
+            case WindowOpened(0):
+                self._resume()
+            case WindowOpened(stream_id):
+                if handler := self._waiting.pop(stream_id, None):
+                    handler.on_writable()
+            case StreamRequested():
+                if self._on_request:
+                    self._on_request(self, event)
+            case RequestRejected():
+                if self._on_rejected:
+                    self._on_rejected(self, event)
+            case StreamAccepted(stream_id):
+                if handler := self._handlers.get(stream_id):
+                    handler.on_accepted()
+            case StreamRefused(stream_id, status, reason):
+                if handler := self._handlers.pop(stream_id, None):
+                    handler.on_refused(status, reason)
+            case StreamEnded(stream_id):
+                if handler := self._handlers.get(stream_id):
+                    handler.on_ended()
+            case StreamReset(stream_id, code):
+                self._waiting.pop(stream_id, None)
+                if handler := self._handlers.pop(stream_id, None):
+                    handler.on_reset(code)
+            case Established():
+                self._established.set()
+            case PeerDraining(last_stream_id):
+                self._give_up_unseen(last_stream_id)
+            case PingAcknowledged():
+                pass
+
+    def _give_up_unseen(self, last_stream_id: int) -> None:
+        """Treat streams above `last_stream_id` as refused: the peer never looked at them (RFC 9113 6.8)."""
+        if self.protocol.role is Role.SERVER:
+            # The peer speaks of streams that we opened, and a server opens none.
+            return
+        for stream_id in [known for known in self._handlers if known > last_stream_id]:
+            handler = self._handlers.pop(stream_id)
+            self.protocol.reset_stream(stream_id)
+            handler.on_reset(REFUSED_STREAM)
+
+    def _resume(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for stream_id, handler in waiting.items():
+            if self.sendable(stream_id):
+                handler.on_writable()
+            else:
+                self._waiting[stream_id] = handler
+
+    # Writing.
+
+    def _send_control(self) -> None:
+        if output := self.protocol.take_output():
+            self._send(memoryview(output))
+
+    def _send(self, data: memoryview) -> None:
+        if self.closed:
+            return
+        sent = 0
+        if not self._queue:
+            sent = self._send_now(data)
+            if self.closed or sent == len(data):
+                return
+        self._queue.append(bytes(data[sent:]))
+        self._queued += len(data) - sent
+        if self._queued > WRITE_QUEUE_FATAL:
+            self.close(TunnelClosed("the peer reads nothing of what it asks for"))
+        elif not self._mask & select.EPOLLOUT:
+            self._set_mask(select.EPOLLIN | select.EPOLLOUT)
+
+    def _send_now(self, data: memoryview) -> int:
+        try:
+            return self._tls.send(data)
+        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            return 0
+        except OSError as error:
+            self._fail(self._last_words() or error)
+            return 0
+
+    def _last_words(self) -> ssl.SSLError | None:
+        """Give the TLS alert that the peer sent before it closed; a failed write would hide it."""
+        try:
+            self._tls.recv(1)
+        except (ssl.SSLWantReadError, ssl.SSLEOFError):
+            return None
+        except ssl.SSLError as alert:
+            return alert
+        except OSError:
+            return None
+        return None
+
+    def _fail(self, error: OSError) -> None:
+        self._failure = error
+        self.close(TunnelClosed(f"the peer's connection failed: {error}"))
+
+    def _flush(self) -> None:
+        while self._queue and self.closed is None:
+            head = self._queue[0]
+            sent = self._send_now(memoryview(head))
+            if self.closed or sent == 0:
+                break
+            self._queued -= sent
+            if sent < len(head):
+                self._queue[0] = head[sent:]
+            else:
+                self._queue.popleft()
+        if self.closed:
+            return
+        if not self._queue:
+            self._set_mask(select.EPOLLIN)
+        if self._queued < WRITE_QUEUE_LIMIT // 2:
+            self._resume()
+
+    def _set_mask(self, mask: int) -> None:
+        if mask != self._mask:
+            self._mask = mask
+            self._poller.modify(self._fd, mask)
+
+
+async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()

@@ -1,0 +1,1 @@
+"""What the mesh knows: model, rules, store, certificate authority, API and CLI."""

@@ -1,0 +1,48 @@
+"""A resource in one line, for tables. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from registry.errors import InvalidResource
+from registry.model.authorization import AuthorizationPolicy
+from registry.model.mesh import Mesh
+from registry.model.parse import OPERATOR_KINDS, from_builtins
+from registry.model.service import Service
+
+
+def summarise(document: Mapping[str, Any]) -> str:
+    """Say what a resource does; of one that this version cannot read, its kind."""
+    try:
+        resource = from_builtins(dict(document), where="", kinds=OPERATOR_KINDS)
+    except InvalidResource:
+        return f"{document.get('kind', 'unknown')} (not known to this meshctl)"
+    match resource:
+        case Service():
+            return _service(resource)
+        case AuthorizationPolicy():
+            return _policy(resource)
+        case Mesh(spec=spec):
+            return f"trust domain {spec.trust_domain}, default {spec.default_authorization.value}"
+        case _:
+            return resource.KIND
+
+
+def _service(service: Service) -> str:
+    ports = ", ".join(
+        f"{port.port}{f'→{port.target}' if port.target != port.port else ''}/{port.protocol.value}"
+        for port in service.spec.ports
+    )
+    return f"{ports} → {_labels(service.spec.selector)}"
+
+
+def _policy(policy: AuthorizationPolicy) -> str:
+    spec = policy.spec
+    selected = _labels(spec.selector.match_labels) if spec.selector else ""
+    count = len(spec.rules)
+    rules = f"{count} rule{'' if count == 1 else 's'}" if count else "no rules"
+    dry = ", dry run" if spec.dry_run else ""
+    return f"{spec.action.value}, {rules}, on {selected or 'every workload'}{dry}"
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    return ",".join(f"{name}={value}" for name, value in labels.items())

@@ -1,0 +1,156 @@
+"""The controller: one replica, elected in etcd, writes what is judged of the operators' resources.
+
+What to write is `registry.statuses`' business; here is when. A replica stands for election with a leased key,
+follows the store, and makes each write on condition that it still leads, so that one that lost its lease
+without noticing changes nothing.
+"""
+
+from contextlib import aclosing
+
+import structlog
+import trio
+
+from registry.errors import NotFound, StoreUnavailable
+from registry.statuses import concerns, plan
+from registry.store import keys
+from registry.store.base import (
+    Changed,
+    Delete,
+    KeyIs,
+    KeyValue,
+    Lease,
+    Listing,
+    Progress,
+    Put,
+    Relisted,
+    Removed,
+    Store,
+    WatchEvent,
+)
+
+# As long as a node's lease: after a replica's death its successor is there within this time.
+LEASE_SECONDS = 10
+# Edits arrive in bursts (`meshctl apply -f` of a folder); one judgement is enough for all of a burst.
+BURST_SECONDS = 0.02
+RETRY_SECONDS = 1.0
+
+_LEADER = keys.render(keys.LeaderKey("controller"))
+
+_log = structlog.get_logger()
+
+
+class Controller:
+    """Stands for election and, while elected, keeps the statuses true."""
+
+    def __init__(self, *, store: Store, trust_domain: str, replica: str) -> None:
+        self._store = store
+        self._trust_domain = trust_domain
+        self._replica = replica
+
+    async def run(self) -> None:
+        """Lead or wait to lead, until cancelled.
+
+        Raises:
+            StoreForbidden: the credentials do not suffice.
+        """
+        while True:
+            try:
+                await self._stand()
+            except* StoreUnavailable as group:
+                _log.warning("controller waits for the store", reason=str(group.exceptions[0]))
+                await trio.sleep(RETRY_SECONDS)
+
+    async def _stand(self) -> None:
+        """Wait until nobody leads, then lead if no other replica was faster; return when that has ended."""
+        if (leader := await self._store.get(_LEADER)) is not None:
+            await self._wait_vacant(leader.revision)
+        async with self._store.hold_lease(LEASE_SECONDS) as lease:
+            claim = Put(_LEADER, self._replica.encode(), lease=lease.id)
+            try:
+                revision = await self._store.commit([KeyIs(_LEADER, 0)], [claim])
+            except NotFound:
+                # The host slept for longer than the lease; there is another after this.
+                return
+            if revision is None:
+                return
+            _log.info("controller leads", replica=self._replica)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._end_with_lease, lease, nursery.cancel_scope)
+                await _Term(self._store, self._trust_domain, KeyIs(_LEADER, revision)).serve()
+                nursery.cancel_scope.cancel()
+        _log.warning("controller leads no more", replica=self._replica)
+
+    async def _wait_vacant(self, revision: int) -> None:
+        async with aclosing(self._store.watch(_LEADER, after=revision)) as events:
+            async for event in events:
+                match event:
+                    case Removed(key) if key == _LEADER:
+                        return
+                    case Relisted(listing) if all(item.key != _LEADER for item in listing.items):
+                        return
+                    case _:
+                        pass
+
+    @staticmethod
+    async def _end_with_lease(lease: Lease, scope: trio.CancelScope) -> None:
+        await lease.wait_lost()
+        scope.cancel()
+
+
+class _Term:
+    """One time of leading: follows the store and writes what `plan` calls for, on condition of `leading`."""
+
+    def __init__(self, store: Store, trust_domain: str, leading: KeyIs) -> None:
+        self._store = store
+        self._trust_domain = trust_domain
+        self._leading = leading
+        self._state: dict[str, KeyValue] = {}
+        self._changed = trio.Event()
+
+    async def serve(self) -> None:
+        """Return when another replica leads."""
+        listing = await self._store.list("")
+        self._relist(listing)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow, listing.revision)
+            await self._write()
+            nursery.cancel_scope.cancel()
+
+    async def _follow(self, revision: int) -> None:
+        async with aclosing(self._store.watch("", after=revision)) as events:
+            async for event in events:
+                self._apply(event)
+
+    def _apply(self, event: WatchEvent) -> None:
+        match event:
+            case Changed(item) if concerns(item.key):
+                self._state[item.key] = item
+            case Removed(key) if concerns(key):
+                self._state.pop(key, None)
+            case Relisted(listing):
+                self._relist(listing)
+            case Changed() | Removed() | Progress():
+                return
+        self._changed.set()
+
+    def _relist(self, listing: Listing) -> None:
+        self._state = {item.key: item for item in listing.items if concerns(item.key)}
+        self._changed.set()
+
+    async def _write(self) -> None:
+        while True:
+            await self._changed.wait()
+            await trio.sleep(BURST_SECONDS)
+            self._changed = trio.Event()
+            for write in plan(self._state, trust_domain=self._trust_domain):
+                known = self._state.get(write.key)
+                condition = KeyIs(write.key, known.revision if known else 0)
+                if await self._store.commit([self._leading, condition], [write]) is not None:
+                    _log.info("status written", key=write.key, removed=isinstance(write, Delete))
+                elif not await self._still_leads():
+                    return
+                # Else somebody else wrote that status: the watch brings it, and the next plan sees it.
+
+    async def _still_leads(self) -> bool:
+        leader = await self._store.get(_LEADER)
+        return leader is not None and leader.revision == self._leading.revision

@@ -1,0 +1,97 @@
+"""SPIFFE identities: the names that certificates carry and policies compare.
+
+Source: the SPIFFE-ID specification; the path shape ``/ns/<namespace>/sa/<account>`` is Istio's.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+# RFC 1123 label: what a namespace, account, node or service may be called.
+LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
+# SPIFFE trust domain: lower-case letters, digits, dots, dashes, underscores; at most 255 bytes.
+TRUST_DOMAIN = re.compile(r"[a-z0-9][a-z0-9._-]{0,254}\Z")
+
+
+class InvalidIdentity(ValueError):
+    """Text that is no identity of this mesh; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class WorkloadIdentity:
+    """``spiffe://<trust-domain>/ns/<namespace>/sa/<account>``."""
+
+    trust_domain: str
+    namespace: str
+    account: str
+
+    def __str__(self) -> str:
+        return f"spiffe://{self.trust_domain}/ns/{self.namespace}/sa/{self.account}"
+
+    @property
+    def principal(self) -> str:
+        """The form that Istio's policies use: the SPIFFE ID without its scheme."""
+        return f"{self.trust_domain}/ns/{self.namespace}/sa/{self.account}"
+
+    @property
+    def server_name(self) -> str:
+        """The TLS server name by which a tunnel asks for this identity's certificate."""
+        return f"{self.account}.{self.namespace}.sa.{self.trust_domain}"
+
+    @classmethod
+    def from_short(cls, text: str, trust_domain: str) -> Self:
+        """Read ``namespace/account`` or a full SPIFFE ID.
+
+        Raises:
+            InvalidIdentity: the text is neither, or names another trust domain.
+        """
+        if text.startswith("spiffe://"):
+            identity = parse_identity(text)
+            if not isinstance(identity, cls):
+                raise InvalidIdentity(f"{text!r} is a node's identity; write namespace/account")
+            if identity.trust_domain != trust_domain:
+                raise InvalidIdentity(f"{text!r} is not in the trust domain {trust_domain!r}")
+            return identity
+        namespace, slash, account = text.partition("/")
+        if not slash or not LABEL.match(namespace) or not LABEL.match(account):
+            raise InvalidIdentity(f"{text!r} is not namespace/account (lower-case letters, digits, dashes)")
+        return cls(trust_domain, namespace, account)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class NodeIdentity:
+    """``spiffe://<trust-domain>/node/<name>``."""
+
+    trust_domain: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"spiffe://{self.trust_domain}/node/{self.name}"
+
+    @property
+    def principal(self) -> str:
+        """The SPIFFE ID without its scheme."""
+        return f"{self.trust_domain}/node/{self.name}"
+
+
+Identity = WorkloadIdentity | NodeIdentity
+
+
+def parse_identity(uri: str) -> Identity:
+    """Read a SPIFFE ID of the two shapes this mesh uses.
+
+    Raises:
+        InvalidIdentity: another scheme, trust domain syntax or path.
+    """
+    if not uri.startswith("spiffe://"):
+        raise InvalidIdentity(f"{uri!r} does not begin with spiffe://")
+    trust_domain, _, path = uri.removeprefix("spiffe://").partition("/")
+    if not TRUST_DOMAIN.match(trust_domain):
+        raise InvalidIdentity(f"{uri!r} has no valid trust domain")
+    match path.split("/"):
+        case ["ns", namespace, "sa", account] if LABEL.match(namespace) and LABEL.match(account):
+            return WorkloadIdentity(trust_domain, namespace, account)
+        case ["node", name] if LABEL.match(name):
+            return NodeIdentity(trust_domain, name)
+        case _:
+            raise InvalidIdentity(f"{uri!r} is neither /ns/<namespace>/sa/<account> nor /node/<name>")

@@ -1,0 +1,36 @@
+"""Mesh: settings that hold everywhere."""
+
+import enum
+from typing import Annotated, ClassVar
+
+from msgspec import Meta
+
+from registry.model.resource import DEFAULT_TRUST_DOMAIN, Resource, Strict
+
+TRUST_DOMAIN_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,254}\Z"
+TrustDomain = Annotated[str, Meta(pattern=TRUST_DOMAIN_PATTERN)]
+
+
+class DefaultAuthorization(enum.Enum):
+    """What holds for a workload that no ALLOW policy selects."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+class MeshSpec(Strict, frozen=True, kw_only=True):
+    """`vip_ranges`: where virtual IPs are allocated, one IPv4 and one IPv6 network in CIDR form."""
+
+    trust_domain: TrustDomain = DEFAULT_TRUST_DOMAIN
+    default_authorization: DefaultAuthorization = DefaultAuthorization.ALLOW
+    # 240.0.0.0/4 is reserved and unrouted, as Istio and Consul use it; the second is a unique local prefix.
+    vip_ranges: tuple[str, ...] = ("240.240.0.0/16", "fd6d:6573:6800::/64")
+
+
+class Mesh(Resource, frozen=True, kw_only=True):
+    """The single resource at key ``mesh``; named ``mesh`` in the root namespace."""
+
+    KIND: ClassVar[str] = "Mesh"
+    PLURAL: ClassVar[str] = "mesh"
+
+    spec: MeshSpec = MeshSpec()

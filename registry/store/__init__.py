@@ -1,0 +1,1 @@
+"""Where the mesh keeps its state: etcd, and a twin in memory for tests."""

@@ -1,0 +1,76 @@
+from node_proxy.control import Sample
+from node_proxy.dataplane import telemetry
+from node_proxy.dataplane.telemetry import Telemetry, Traffic
+
+
+def values(numbers: Telemetry) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Give what is reported, by name and labels."""
+    return {(sample.name, sample.labels): sample.value for sample in numbers.report().samples}
+
+
+def test_nothing_counted_is_nothing_reported() -> None:
+    """A fresh worker reports no samples."""
+    assert Telemetry().report().samples == ()
+
+
+def test_counters_add_up() -> None:
+    """Each count adds to what was there, by one or by an amount."""
+    numbers = Telemetry()
+    numbers.add("a")
+    numbers.add("a", 2.5)
+    assert numbers.report().samples == (Sample(name="a", labels=(), value=3.5),)
+
+
+def test_labels_tell_counters_apart() -> None:
+    """The same name with other labels is another number."""
+    numbers = Telemetry()
+    numbers.add("a", side="inbound")
+    numbers.add("a", side="outbound")
+    assert len(numbers.report().samples) == 2
+
+
+def test_order_of_labels_does_not_matter() -> None:
+    """Labels are a set of pairs."""
+    numbers = Telemetry()
+    numbers.add("a", x="1", y="2")
+    numbers.add("a", y="2", x="1")
+    assert values(numbers) == {("a", (("x", "1"), ("y", "2"))): 2}
+
+
+def test_set_replaces() -> None:
+    """A number that is kept elsewhere is reported as it stands."""
+    numbers = Telemetry()
+    numbers.set("a", 5)
+    numbers.set("a", 3)
+    assert values(numbers) == {("a", ()): 3}
+
+
+def test_report_is_a_snapshot() -> None:
+    """What is counted later does not change a report."""
+    numbers = Telemetry()
+    numbers.add("a")
+    report = numbers.report()
+    numbers.add("a")
+    assert report.samples[0].value == 1
+
+
+def test_closed_connection() -> None:
+    """The end of a connection is counted with its bytes and whether it was clean."""
+    numbers = Telemetry()
+    numbers.add(telemetry.CONNECTIONS_OPEN, side="inbound")
+    numbers.connection_closed(Traffic(sent=10, received=20), "done", side="inbound")
+    side = ("side", "inbound")
+    assert values(numbers) == {
+        (telemetry.CONNECTIONS_OPEN, (side,)): 0,
+        (telemetry.CONNECTIONS_CLOSED, (("outcome", "done"), side)): 1,
+        (telemetry.BYTES_SENT, (side,)): 10,
+        (telemetry.BYTES_RECEIVED, (side,)): 20,
+    }
+
+
+def test_every_other_outcome_is_a_cut() -> None:
+    """Outcomes are free text for the log; the label has two values, so that it stays countable."""
+    numbers = Telemetry()
+    numbers.connection_closed(Traffic(), "the far side reset the stream (8)")
+    numbers.connection_closed(Traffic(), "policy: default/no-web")
+    assert values(numbers)[telemetry.CONNECTIONS_CLOSED, (("outcome", "cut"),)] == 2

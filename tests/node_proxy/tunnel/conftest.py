@@ -1,0 +1,20 @@
+import pytest
+from hypothesis import settings
+
+from tests.integration.certificates import Authority
+
+# Examples run on shared machines: how long one takes says nothing.
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    """Give the root that both ends trust."""
+    return Authority("nodemesh test root")
+
+
+@pytest.fixture(scope="session")
+def stranger() -> Authority:
+    """Give a root that nobody trusts."""
+    return Authority("another root")

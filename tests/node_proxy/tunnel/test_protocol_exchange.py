@@ -1,0 +1,405 @@
+"""RFC 9113 sections 5.1 (stream states), 6.1 (DATA), 6.4 (RST_STREAM), 8.5 (CONNECT), between two of ours."""
+
+import h2.stream
+import hyperframe.frame
+import pytest
+
+from node_proxy.errors import LocalProtocolError
+from node_proxy.tunnel.events import (
+    Established,
+    PingAcknowledged,
+    RequestRejected,
+    StreamAccepted,
+    StreamEnded,
+    StreamRefused,
+    StreamRequested,
+    StreamReset,
+    WindowOpened,
+)
+from node_proxy.tunnel.http2 import CANCEL, MAX_CONCURRENT_STREAMS, Role
+from node_proxy.tunnel.windows import INITIAL_WINDOW
+from tests.fakes.link import AUTHORITY, End, Link, data, established
+
+
+def h2_state(end: End, stream_id: int) -> h2.stream.StreamState:
+    """Give what h2 believes of a stream."""
+    state: h2.stream.StreamState = end.protocol._h2.streams[stream_id].state_machine.state
+    return state
+
+
+class TestHandshake:
+    def test_establishes_both_ends(self) -> None:
+        """Each end is established by the other's SETTINGS."""
+        client, server = Link().news()
+        assert client[0] == server[0] == Established()
+
+    def test_client_has_no_capacity_before_settings(self) -> None:
+        """No stream may be opened before the peer has shown that it accepted us."""
+        client = End(Role.CLIENT)
+        assert not client.protocol.has_capacity
+        with pytest.raises(LocalProtocolError):
+            client.protocol.open_stream(AUTHORITY)
+
+    def test_connection_window_is_opened_at_once(self) -> None:
+        """The connection's window is raised above the default, so that streams do not block each other."""
+        client, _ = Link().news()
+        assert client == [Established(), WindowOpened(0)]
+
+    def test_server_never_opens_streams(self) -> None:
+        """CONNECTs come from clients alone."""
+        link = established()
+        with pytest.raises(LocalProtocolError):
+            link.server.protocol.open_stream(AUTHORITY)
+
+    def test_later_settings_establish_nothing(self) -> None:
+        """SETTINGS that change no window are no event."""
+        link = established()
+        assert link.client.receive(hyperframe.frame.SettingsFrame(0).serialize()) == []
+
+    def test_ping(self) -> None:
+        """A PING is answered by the other end without its driver."""
+        link = established()
+        link.client.protocol.ping()
+        assert link.news() == ([PingAcknowledged()], [])
+
+
+class TestRequest:
+    def test_accept(self) -> None:
+        """A CONNECT reaches the server, its 200 reaches the client."""
+        link = established()
+        stream_id = link.request()
+        link.server.protocol.accept_stream(stream_id)
+        assert link.news() == ([StreamAccepted(stream_id)], [])
+
+    def test_headers_reach_the_server(self) -> None:
+        """What the client adds to its CONNECT is given with the request."""
+        link = established()
+        stream_id = link.client.protocol.open_stream(AUTHORITY, [(b"traceparent", b"00-1-2-01")])
+        assert link.news()[1] == [StreamRequested(stream_id, AUTHORITY, ((b"traceparent", b"00-1-2-01"),))]
+
+    def test_refuse_tells_status_and_reason(self) -> None:
+        """A refusal carries the status and the reason header."""
+        link = established()
+        stream_id = link.request()
+        link.server.protocol.refuse_stream(stream_id, 403, "denied; policy=default/no-web; id=7")
+        client, server = link.news()
+        assert client == [StreamRefused(stream_id, 403, "denied; policy=default/no-web; id=7")]
+        assert server == []
+
+    def test_refused_stream_is_gone_at_both_ends(self) -> None:
+        """Nothing is kept of a refused stream."""
+        link = established()
+        stream_id = link.request()
+        link.server.protocol.refuse_stream(stream_id, 404, "no_workload")
+        link.deliver()
+        assert link.client.protocol.open_streams == link.server.protocol.open_streams == 0
+
+    def test_refusal_crosses_payload(self) -> None:
+        """Payload and END_STREAM sent before the refusal was heard harm nobody."""
+        link = established()
+        stream_id = link.request()
+        link.server.protocol.refuse_stream(stream_id, 503, "dial_failed")
+        link.client.send(stream_id, b"early")
+        link.client.protocol.end_stream(stream_id)
+        assert link.news() == ([StreamRefused(stream_id, 503, "dial_failed")], [])
+
+    def test_refusal_of_a_request_that_has_ended(self) -> None:
+        """A client that sent END_STREAM at once can be refused as well."""
+        link = established()
+        stream_id = link.client.protocol.open_stream(AUTHORITY)
+        link.client.protocol.end_stream(stream_id)
+        link.news()
+        link.server.protocol.refuse_stream(stream_id, 403, "denied")
+        assert link.news()[0] == [StreamRefused(stream_id, 403, "denied")]
+
+    @pytest.mark.parametrize("status", [200, 204, 299])
+    def test_any_2xx_accepts(self, status: int) -> None:
+        """Every 2xx answer to a CONNECT means that it stands (RFC 9110 section 9.3.6)."""
+        link = established()
+        stream_id = link.request()
+        link.server.protocol._h2.send_headers(stream_id, [(b":status", b"%d" % status)])
+        link.server.protocol._flush_h2()
+        assert link.news()[0] == [StreamAccepted(stream_id)]
+
+    def test_informational_answer_is_no_answer(self) -> None:
+        """A 1xx before the answer changes nothing."""
+        link = established()
+        stream_id = link.request()
+        link.server.protocol._h2.send_headers(stream_id, [(b":status", b"103")])
+        link.server.protocol.accept_stream(stream_id)
+        assert link.news()[0] == [StreamAccepted(stream_id)]
+
+    def test_answer_after_the_client_gave_up(self) -> None:
+        """A 200 that crosses the client's reset is late and harmless, at both ends."""
+        link = established()
+        stream_id = link.request()
+        link.server.protocol.accept_stream(stream_id)
+        link.client.protocol.reset_stream(stream_id)
+        assert link.news() == ([], [StreamReset(stream_id, CANCEL)])
+
+    def test_late_answer_after_other_streams(self) -> None:
+        """The same when streams opened since have made h2 forget the one given up."""
+        link = established()
+        stream_id = link.request()
+        link.server.protocol.accept_stream(stream_id)
+        link.client.protocol.reset_stream(stream_id)
+        link.client.protocol.open_stream(AUTHORITY)
+        client, server = link.news()
+        assert client == []
+        assert server[0] == StreamReset(stream_id, CANCEL)
+
+    def test_answering_a_stream_that_is_gone(self) -> None:
+        """Accepting or refusing what the client gave up meanwhile does nothing."""
+        link = established()
+        stream_id = link.request()
+        link.client.protocol.reset_stream(stream_id)
+        link.deliver()
+        link.server.protocol.accept_stream(stream_id)
+        link.server.protocol.refuse_stream(stream_id, 503, "dial_failed")
+        assert link.server.take_outbox() == b""
+
+    def test_capacity(self) -> None:
+        """A client opens no more streams than the peer allows, and one more for each that ends."""
+        link = established()
+        streams = [link.client.protocol.open_stream(AUTHORITY) for _ in range(MAX_CONCURRENT_STREAMS)]
+        link.deliver()
+        assert not link.client.protocol.has_capacity
+        link.client.protocol.reset_stream(streams[0])
+        assert link.client.protocol.has_capacity
+
+    def test_capacity_follows_settings(self) -> None:
+        """A peer that allows one stream gets one."""
+        link = established()
+        settings = {hyperframe.frame.SettingsFrame.MAX_CONCURRENT_STREAMS: 1}
+        link.client.receive(hyperframe.frame.SettingsFrame(0, settings=settings).serialize())
+        link.client.protocol.open_stream(AUTHORITY)
+        assert not link.client.protocol.has_capacity
+
+    def test_no_capacity_when_ids_are_used_up(self) -> None:
+        """A tunnel whose stream ids have run out asks for another tunnel instead of failing."""
+        link = established()
+        link.client.protocol._h2.highest_outbound_stream_id = 2**31 - 3
+        last = link.client.protocol.open_stream(AUTHORITY)
+        assert last == 2**31 - 1
+        assert not link.client.protocol.has_capacity
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"api"), (b":path", b"/")],
+            [
+                (b":method", b"CONNECT"),
+                (b":protocol", b"websocket"),
+                (b":scheme", b"https"),
+                (b":authority", b"api"),
+                (b":path", b"/"),
+            ],
+        ],
+        ids=["get", "extended-connect"],
+    )
+    def test_anything_but_connect_is_405(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """A request that is no plain CONNECT is answered by the protocol itself, and reported."""
+        link = established()
+        link.client.protocol._h2.send_headers(1, headers, end_stream=True)
+        link.client.protocol._flush_h2()
+        _, server = link.news()
+        assert server == [RequestRejected(1, 405, "method_not_allowed")]
+        assert link.server.protocol.open_streams == 0
+
+
+class TestData:
+    def test_both_ways(self) -> None:
+        """Payload passes in both directions of one stream."""
+        link = established()
+        stream_id = link.accepted()
+        link.client.send(stream_id, b"question")
+        link.server.send(stream_id, b"answer")
+        assert link.news() == ([data(stream_id, b"answer")], [data(stream_id, b"question")])
+
+    def test_client_may_send_before_the_answer(self) -> None:
+        """Payload right behind a CONNECT is given to the server's handler."""
+        link = established()
+        stream_id = link.request()
+        link.client.send(stream_id, b"early")
+        assert link.news()[1] == [data(stream_id, b"early")]
+
+    def test_streams_are_told_apart(self) -> None:
+        """Payload arrives on the stream it was sent on."""
+        link = established()
+        first, second = link.accepted(), link.accepted()
+        link.client.send(second, b"two")
+        link.client.send(first, b"one")
+        assert link.news()[1] == [data(second, b"two"), data(first, b"one")]
+
+    def test_padding_is_stripped_and_credited(self) -> None:
+        """Padding never reaches the reader, and its bytes come back as credit (RFC 9113 section 6.1)."""
+        link = established()
+        stream_id = link.accepted()
+        padded = hyperframe.frame.DataFrame(stream_id, b"payload", flags=["PADDED"], pad_length=200)
+        credit = 0
+        for _ in range(2 * INITIAL_WINDOW // 208):
+            assert link.server.receive(padded.serialize()) == [data(stream_id, b"payload")]
+            link.server.protocol.delivered(stream_id, len(b"payload"), prompt=False)
+            credit += link.server.protocol.take_output().count(b"\x00\x00\x04\x08")
+        assert credit >= 3
+
+    def test_frame_of_padding_alone(self) -> None:
+        """A frame that carries nothing but padding is no payload."""
+        link = established()
+        stream_id = link.accepted()
+        frame = hyperframe.frame.DataFrame(stream_id, b"", flags=["PADDED"], pad_length=10)
+        assert link.server.receive(frame.serialize()) == []
+
+    def test_padded_end(self) -> None:
+        """END_STREAM on a padded frame ends the stream behind its payload."""
+        link = established()
+        stream_id = link.accepted()
+        frame = hyperframe.frame.DataFrame(stream_id, b"last", flags=["PADDED", "END_STREAM"], pad_length=3)
+        assert link.server.receive(frame.serialize()) == [data(stream_id, b"last"), StreamEnded(stream_id)]
+
+
+class TestEnd:
+    def test_client_ends_first(self) -> None:
+        """After the client's END_STREAM the server's payload still flows."""
+        link = established()
+        stream_id = link.accepted()
+        link.client.send(stream_id, b"question")
+        link.client.protocol.end_stream(stream_id)
+        assert link.news()[1] == [data(stream_id, b"question"), StreamEnded(stream_id)]
+        link.server.send(stream_id, b"answer")
+        link.server.protocol.end_stream(stream_id)
+        assert link.news()[0] == [data(stream_id, b"answer"), StreamEnded(stream_id)]
+
+    def test_server_ends_first(self) -> None:
+        """After the server's END_STREAM the client's payload still flows."""
+        link = established()
+        stream_id = link.accepted()
+        link.server.protocol.end_stream(stream_id)
+        assert link.news()[0] == [StreamEnded(stream_id)]
+        link.client.send(stream_id, b"more")
+        link.client.protocol.end_stream(stream_id)
+        assert link.news()[1] == [data(stream_id, b"more"), StreamEnded(stream_id)]
+
+    def test_both_ends_forget(self) -> None:
+        """A stream that has ended both ways is kept nowhere, in h2 neither."""
+        link = established()
+        stream_id = link.accepted()
+        link.client.protocol.end_stream(stream_id)
+        link.server.protocol.end_stream(stream_id)
+        link.deliver()
+        assert link.client.protocol.open_streams == link.server.protocol.open_streams == 0
+        assert link.client.protocol._h2.open_outbound_streams == 0
+        assert link.server.protocol._h2.open_inbound_streams == 0
+
+    def test_h2_knows_of_half_closed_streams(self) -> None:
+        """END_STREAM, shown to h2 as an empty DATA, keeps its stream states true."""
+        link = established()
+        stream_id = link.accepted()
+        link.client.send(stream_id, b"question")
+        link.client.protocol.end_stream(stream_id)
+        link.deliver()
+        assert h2_state(link.client, stream_id) is h2.stream.StreamState.HALF_CLOSED_LOCAL
+        assert h2_state(link.server, stream_id) is h2.stream.StreamState.HALF_CLOSED_REMOTE
+
+    def test_end_with_payload(self) -> None:
+        """END_STREAM on a frame with payload, as other peers send it, ends the stream behind it."""
+        link = established()
+        stream_id = link.accepted()
+        frame = hyperframe.frame.DataFrame(stream_id, b"last", flags=["END_STREAM"])
+        assert link.server.receive(frame.serialize()) == [data(stream_id, b"last"), StreamEnded(stream_id)]
+        assert h2_state(link.server, stream_id) is h2.stream.StreamState.HALF_CLOSED_REMOTE
+
+    def test_ending_twice(self) -> None:
+        """Ending a stream again sends nothing."""
+        link = established()
+        stream_id = link.accepted()
+        link.client.protocol.end_stream(stream_id)
+        link.client.take_outbox()
+        link.client.protocol.end_stream(stream_id)
+        assert link.client.take_outbox() == b""
+
+    def test_nothing_is_sendable_after_the_end(self) -> None:
+        """An ended stream has no room for payload."""
+        link = established()
+        stream_id = link.accepted()
+        link.client.protocol.end_stream(stream_id)
+        assert link.client.protocol.sendable(stream_id) == 0
+
+
+class TestReset:
+    @pytest.mark.parametrize("code", [CANCEL, 0, 2])
+    def test_reset_tells_its_code(self, code: int) -> None:
+        """The other end hears of a reset with its code, once."""
+        link = established()
+        stream_id = link.accepted()
+        link.client.protocol.reset_stream(stream_id, code)
+        assert link.news() == ([], [StreamReset(stream_id, code)])
+
+    def test_reset_by_the_server(self) -> None:
+        """A server resets as a client does."""
+        link = established()
+        stream_id = link.accepted()
+        link.server.protocol.reset_stream(stream_id, CANCEL)
+        assert link.news() == ([StreamReset(stream_id, CANCEL)], [])
+
+    def test_resets_that_cross(self) -> None:
+        """When both reset at once neither hears of it, and the tunnel goes on."""
+        link = established()
+        stream_id = link.accepted()
+        link.client.protocol.reset_stream(stream_id)
+        link.server.protocol.reset_stream(stream_id)
+        assert link.news() == ([], [])
+        assert link.accepted() > stream_id
+
+    def test_payload_that_crosses_a_reset(self) -> None:
+        """Payload for a stream that was reset meanwhile is dropped."""
+        link = established()
+        stream_id = link.accepted()
+        link.server.send(stream_id, b"late")
+        link.client.protocol.reset_stream(stream_id)
+        assert link.news() == ([], [StreamReset(stream_id, CANCEL)])
+
+    def test_resetting_twice(self) -> None:
+        """A stream that is gone can be reset without harm."""
+        link = established()
+        stream_id = link.accepted()
+        link.client.protocol.reset_stream(stream_id)
+        link.deliver()
+        link.client.protocol.reset_stream(stream_id)
+        assert link.client.take_outbox() == b""
+
+    def test_reset_of_one_stream_leaves_the_others(self) -> None:
+        """Streams are reset one by one."""
+        link = established()
+        first, second = link.accepted(), link.accepted()
+        link.client.protocol.reset_stream(first)
+        link.client.send(second, b"alive")
+        assert link.news()[1] == [StreamReset(first, CANCEL), data(second, b"alive")]
+
+
+class TestClose:
+    def test_streams_are_forgotten_with_their_growth(self) -> None:
+        """When the connection is gone so is every stream, and the budget is whole."""
+        link = established()
+        stream_id = link.accepted()
+        free = link.server.budget.free
+        for _ in range(8):
+            link.client.send_allowed(stream_id, bytes(INITIAL_WINDOW // 4))
+            link.deliver()
+            link.server.protocol.delivered(stream_id, INITIAL_WINDOW // 4, prompt=True)
+            link.deliver()
+        assert link.server.budget.free < free
+        link.server.protocol.close()
+        assert (link.server.protocol.open_streams, link.server.budget.free) == (0, free)
+
+    def test_orders_after_the_close_do_nothing(self) -> None:
+        """A handler that is late finds its stream gone, and no error."""
+        link = established()
+        stream_id = link.accepted()
+        link.client.protocol.close()
+        link.client.protocol.end_stream(stream_id)
+        link.client.protocol.reset_stream(stream_id)
+        link.client.protocol.delivered(stream_id, 10**6, prompt=True)
+        assert link.client.protocol.sendable(stream_id) == 0
+        assert not link.client.protocol.has_capacity
+        assert link.client.take_outbox() == b""

@@ -1,0 +1,228 @@
+"""What the controller finds right and wrong, as values in and writes out."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.model.parse import parse_as
+from registry.model.status import Status, StatusSpec
+from registry.statuses import concerns, plan
+from registry.store.base import Delete, KeyValue, Put, Write
+
+TRUST_DOMAIN = "mesh.test"
+
+
+def service(name: str = "web", **spec: Any) -> bytes:
+    return _resource("Service", name, "default", {"ports": [{"port": 80}], "selector": {"app": name}} | spec)
+
+
+def mesh(**spec: Any) -> bytes:
+    return _resource("Mesh", "mesh", "nodemesh-system", {"trustDomain": TRUST_DOMAIN} | spec)
+
+
+def _resource(kind: str, name: str, namespace: str, spec: dict[str, Any]) -> bytes:
+    metadata = {"name": name, "namespace": namespace}
+    return json.dumps(
+        {"apiVersion": "nodemesh/v1", "kind": kind, "metadata": metadata, "spec": spec}
+    ).encode()
+
+
+class World:
+    """A store's content, edited and planned over by hand."""
+
+    def __init__(self, **values: bytes) -> None:
+        self.state: dict[str, KeyValue] = {}
+        self.revision = 1
+
+    def put(self, key: str, value: bytes) -> None:
+        """Write one key."""
+        self.revision += 1
+        self.state[key] = KeyValue(key, value, self.revision, self.revision)
+
+    def settle(self) -> list[Write]:
+        """Do what the plan says; give what was done."""
+        writes = plan(self.state, trust_domain=TRUST_DOMAIN)
+        for write in writes:
+            match write:
+                case Put(key, value):
+                    self.put(key, value)
+                case Delete(key):
+                    del self.state[key]
+        return writes
+
+    def status(self, key: str) -> StatusSpec:
+        """Read a resource's status."""
+        item = self.state[f"status/{key}"]
+        return parse_as(Status, item.value, where=item.key).spec
+
+
+def world(values: Mapping[str, bytes] = {}) -> World:
+    made = World()
+    for key, value in values.items():
+        made.put(key, value)
+    made.settle()
+    return made
+
+
+def keys_of(writes: Iterable[Write]) -> list[str]:
+    return sorted(write.key for write in writes)
+
+
+def test_accepted() -> None:
+    """A good service is accepted at its revision, with an address of each family."""
+    made = world({"services/default/web": service()})
+    status = made.status("services/default/web")
+    assert (status.accepted, status.reasons) == (True, ())
+    assert status.revision == made.state["services/default/web"].revision
+    assert len(status.vips) == 2
+
+
+def test_settled() -> None:
+    """What is judged already is not written again."""
+    made = world({"services/default/web": service(), "mesh": mesh()})
+    assert made.settle() == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("services/default/web", b"{", "not valid JSON"),
+        ("services/default/web", service(typo=1), "typo"),
+        ("services/default/web", service("api"), "services/default/api"),
+        ("services/default/web", mesh(), "mesh"),
+        ("services/default/web", service(identities=["spiffe://other.test/ns/a/sa/b"]), "other.test"),
+        ("authorizationpolicies/default/p", service(), "services/default/web"),
+        ("mesh", mesh(trustDomain="other.test"), "write mesh.test"),
+        ("mesh", mesh(vipRanges=["nonsense"]), "vipRanges"),
+    ],
+)
+def test_rejected(key: str, value: bytes, reason: str) -> None:
+    """What does not parse, is not where it belongs or contradicts the mesh is rejected with the reason."""
+    made = world({key: value})
+    place = "mesh/nodemesh-system/mesh" if key == "mesh" else key
+    status = made.status(place)
+    assert not status.accepted
+    assert reason in status.reasons[0]
+    assert status.vips == ()
+
+
+def test_yaml() -> None:
+    """People write YAML with etcdctl."""
+    made = world()
+    text = b"apiVersion: nodemesh/v1\nkind: Service\nmetadata: {name: web}\n"
+    made.put("services/default/web", text + b"spec: {ports: [{port: 80}], selector: {app: web}}\n")
+    made.settle()
+    assert made.status("services/default/web").accepted
+
+
+def test_addresses_survive_edits() -> None:
+    """A service keeps its addresses through edits, good ones and bad ones."""
+    made = world({"services/default/web": service()})
+    before = made.status("services/default/web").vips
+    for value in (service(ports=[{"port": 81}]), b"nonsense: [", service()):
+        made.put("services/default/web", value)
+        assert keys_of(made.settle()) == ["status/services/default/web"]
+        assert made.status("services/default/web").vips == before
+
+
+def test_deleted() -> None:
+    """With the service goes its status, and its addresses are free."""
+    made = world({"services/default/web": service()})
+    before = made.status("services/default/web").vips
+    del made.state["services/default/web"]
+    assert made.settle() == [Delete("status/services/default/web")]
+    made.put("services/default/web", service())
+    made.settle()
+    assert made.status("services/default/web").vips == before
+
+
+def test_bad_mesh_moves_nothing() -> None:
+    """While the settings are rejected addresses stay, and new services wait and say so."""
+    made = world({"mesh": mesh(vipRanges=["10.9.0.0/24"]), "services/default/web": service()})
+    before = made.status("services/default/web").vips
+    made.put("mesh", b"nonsense: [")
+    made.put("services/default/api", service("api"))
+    made.settle()
+    assert made.status("services/default/web").vips == before
+    waiting = made.status("services/default/api")
+    assert (waiting.accepted, waiting.vips) == (True, ())
+    assert "settings are rejected" in waiting.reasons[0]
+    made.put("mesh", mesh(vipRanges=["10.9.0.0/24"]))
+    made.settle()
+    assert len(made.status("services/default/api").vips) == 1
+    assert made.status("services/default/api").reasons == ()
+
+
+def test_used_up_range() -> None:
+    """A service for which no address is left is accepted and says what it lacks."""
+    made = world({"mesh": mesh(vipRanges=["10.9.0.0/24"])})
+    for number in range(255):
+        made.put(f"services/default/s{number:03}", service(f"s{number:03}"))
+    made.settle()
+    last = made.status("services/default/s254")
+    assert (last.accepted, last.vips) == (True, ())
+    assert "used up" in last.reasons[0]
+
+
+def test_no_ranges() -> None:
+    """A mesh without ranges gives no addresses, and that is nothing to complain of."""
+    made = world({"mesh": mesh(vipRanges=[]), "services/default/web": service()})
+    assert made.status("services/default/web") == StatusSpec(
+        revision=made.state["services/default/web"].revision, accepted=True
+    )
+
+
+def test_damaged_status() -> None:
+    """A status that somebody damaged is written anew."""
+    made = world({"services/default/web": service()})
+    before = made.status("services/default/web")
+    made.put("status/services/default/web", b"nonsense: [")
+    made.settle()
+    assert made.status("services/default/web") == before
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [
+                "mesh",
+                "services/default/b",
+                "services/default/c",
+                "authorizationpolicies/a/b",
+                "status/services/default/b",
+            ]
+        ),
+        st.one_of(
+            st.binary(max_size=40),
+            st.sampled_from([service("b"), service("c"), mesh()]),
+            st.text(alphabet="{}[]:,-&*!|>'\"% \nabc1", max_size=40).map(str.encode),
+        ),
+    )
+)
+def test_whatever_stands_there(values: dict[str, bytes]) -> None:
+    """No value, however broken, keeps the controller from judging the others."""
+    made = world(values)
+    assert made.settle() == []
+    judged = [key for key in values if not key.startswith("status/")]
+    assert len([key for key in made.state if key.startswith("status/")]) == len(judged)
+
+
+def test_keys_of_others() -> None:
+    """Keys that no operator writes, and statuses of kinds unknown here, are left alone."""
+    made = world(
+        {
+            "nodes/web-1/record": b"nonsense: [",
+            "services/Default/web": service(),
+            "services/default": service(),
+            "httproutes/default/r": b"{}",
+            "status/httproutes/default/r": b"{}",
+        }
+    )
+    assert made.settle() == []
+    assert not concerns("nodes/web-1/record")
+    assert not concerns("status/httproutes/default/r")
+    assert concerns("mesh")

@@ -1,0 +1,1 @@
+"""What tests and the demo share: real processes, hosts as namespaces, a whole mesh, the wire."""

@@ -1,0 +1,140 @@
+"""What a node is to be, as values, and the files of the operator that say so."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.hosts import Host
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkloadPlan:
+    """One file of workloads.d. `health` is tcp, http or none; `address` is where it listens on its host."""
+
+    name: str
+    port: int
+    health: str = "tcp"
+    address: str = "127.0.0.1"
+
+    @property
+    def qualified(self) -> str:
+        """``namespace/name``."""
+        return f"default/{self.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListenerPlan:
+    """An explicit listener: `address` leads to `port` of `service`."""
+
+    address: str
+    service: str
+    port: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodePlan:
+    """One node. `speaks_for` is the workload whose identity its own calls carry.
+
+    `address` is what others dial, `tunnel` where the proxy listens; both default to the host's address.
+    """
+
+    name: str
+    host: Host
+    speaks_for: WorkloadPlan
+    workloads: tuple[WorkloadPlan, ...]
+    listeners: tuple[ListenerPlan, ...] = ()
+    capture: bool = True
+    address: str = ""
+    tunnel: str = ""
+    tunnel_port: int = 15008
+    admin: str = "127.0.0.1:15020"
+    workers: int = 2
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """What its enrolment must list."""
+        return tuple(workload.qualified for workload in self.workloads)
+
+
+def render_proxy(plan: NodePlan, folder: Path, *, etcd: str, registry: str) -> str:
+    """Write proxy.toml for a node whose state and workloads are below `folder`."""
+    address = plan.address or plan.host.address
+    listen = plan.tunnel or address
+    listen = f"[{listen}]:{plan.tunnel_port}" if ":" in listen else f"{listen}:{plan.tunnel_port}"
+    lines = [
+        f"node = {_text(plan.name)}",
+        f"address = {_text(address)}",
+        f"registry = {_text(registry)}",
+        f"state_dir = {_text(str(folder / 'state'))}",
+        f"workloads_dir = {_text(str(folder / 'workloads.d'))}",
+        f"workers = {plan.workers}",
+        'log_level = "info"',
+        f"default_workload = {_text(plan.speaks_for.qualified)}",
+        "[etcd]",
+        f"endpoints = [{_text(etcd)}]",
+        "[tunnel]",
+        f"listen = [{_text(listen)}]",
+        "[capture]",
+        f"enabled = {str(plan.capture).lower()}",
+        "[admin]",
+        f"listen = {_text(plan.admin)}",
+    ]
+    for listener in plan.listeners:
+        lines += [
+            "[[listener]]",
+            f"address = {_text(listener.address)}",
+            f"service = {_text(listener.service)}",
+            f"port = {listener.port}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def render_workload(workload: WorkloadPlan) -> str:
+    """Write one file of workloads.d; its label `app` is its name."""
+    lines = [
+        f"name = {_text(workload.name)}",
+        f"ports = [{workload.port}]",
+        f"address = {_text(workload.address)}",
+        f"labels = {{ app = {_text(workload.name)} }}",
+        "[health]",
+        f"type = {_text(workload.health)}",
+        "interval = 0.5",
+    ]
+    if workload.health == "http":
+        lines.append('path = "/healthz"')
+    return "\n".join(lines) + "\n"
+
+
+def render_service(name: str, *, port: int, target: int, protocol: str) -> str:
+    """Write a Service over the workloads of its own name, as one YAML document."""
+    return f"""---
+apiVersion: nodemesh/v1
+kind: Service
+metadata:
+  name: {name}
+spec:
+  selector: {{app: {name}}}
+  ports: [{{port: {port}, targetPort: {target}, protocol: {protocol}}}]
+"""
+
+
+def render_denial(name: str, *, of: str, source: str, port: int) -> str:
+    """Write an AuthorizationPolicy that refuses the account `source` a port of the workloads named `of`."""
+    return f"""apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata:
+  name: {name}
+spec:
+  selector: {{matchLabels: {{app: {of}}}}}
+  action: DENY
+  rules:
+  - from:
+    - source: {{principals: ["nodemesh.local/ns/default/sa/{source}"]}}
+    to:
+    - operation: {{ports: ["{port}"]}}
+"""
+
+
+def _text(value: str) -> str:
+    """A TOML basic string; JSON's escapes are a subset of TOML's."""
+    return json.dumps(value)
