@@ -1,6 +1,7 @@
 """Founding a mesh: what `nodemesh-registry init` makes, once, in etcd and on this host."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,7 @@ from registry.ca.authority import make_founding
 from registry.ca.sealing import Kek
 from registry.clock import Clock
 from registry.errors import ConfigError
-from registry.model.identity import TRUST_DOMAIN
-from registry.model.mesh import Mesh, MeshSpec
+from registry.model.mesh import TRUST_DOMAIN_PATTERN, Mesh, MeshSpec
 from registry.model.parse import parse_as, render
 from registry.model.resource import NODEMESH, ROOT_NAMESPACE, Metadata
 from registry.private_files import remove_file, write_private
@@ -54,9 +54,10 @@ async def found(
         ConfigError: there is a mesh already, its settings speak of another trust domain, this one is
             malformed, or `admin_config` exists or cannot be written.
     """
-    if not TRUST_DOMAIN.match(trust_domain):
+    if not re.match(TRUST_DOMAIN_PATTERN, trust_domain):
         raise ConfigError(
-            f"trust domain {trust_domain!r}: write lower-case letters, digits, dots, dashes and underscores"
+            f"trust domain {trust_domain!r}: write lower-case letters, digits, dashes and underscores in "
+            "parts of at most 63 with dots between them, 122 in all"
         )
     if await is_founded(store):
         raise ConfigError(_FOUNDED)

@@ -7,10 +7,15 @@ on another endpoint without harm.
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVarTuple
+from typing import TypeVarTuple
+
+import trio
 
 from node_proxy.dataplane import telemetry
-from node_proxy.dataplane.admission import Admitted, OpenStream, Refusal
+from node_proxy.dataplane.admission import Admission, Admitted, OpenStream, Refusal
+from node_proxy.dataplane.answers import AnswerDeadlines
+from node_proxy.dataplane.balancer import Balancer
+from node_proxy.dataplane.context import WorkerContext
 from node_proxy.dataplane.local_relay import LocalRelay
 from node_proxy.dataplane.relay import StreamRelay
 from node_proxy.dataplane.socket_side import SocketSide, abort_socket
@@ -20,11 +25,9 @@ from node_proxy.snapshot import Endpoint
 from node_proxy.tunnel.connection import TunnelConnection
 from node_proxy.tunnel.handlers import TUNNEL_CLOSED
 from node_proxy.tunnel.http2 import CANCEL, REFUSED_STREAM
+from node_proxy.tunnel.pool import TunnelKey, TunnelPool
 from node_proxy.tunnel.sockets import connect
 from registry.model.identity import Identity, parse_identity
-
-if TYPE_CHECKING:
-    from node_proxy.dataplane.outbound import Outbound
 
 # Three endpoints that fail in a row are a fault that a fourth will hardly mend, and the caller waits.
 MAX_ATTEMPTS = 3
@@ -49,11 +52,24 @@ class Caller:
         return cls(parse_identity(text), text)
 
 
+@dataclass(slots=True)
+class OutboundShared:
+    """What all outbound connections of a worker use; `open_connections` counts them."""
+
+    context: WorkerContext
+    nursery: trio.Nursery
+    admission: Admission
+    pool: TunnelPool
+    balancer: Balancer
+    answers: AnswerDeadlines
+    open_connections: int = 0
+
+
 class OutboundConnection:
     """From accept to the last byte; a stream handler while it waits for the peer's answer."""
 
-    def __init__(self, outbound: "Outbound", sock: socket.socket, route: Route, caller: Caller) -> None:
-        self._outbound = outbound
+    def __init__(self, shared: OutboundShared, sock: socket.socket, route: Route, caller: Caller) -> None:
+        self._shared = shared
         self._sock = sock
         self._route = route
         self._caller = caller
@@ -63,14 +79,14 @@ class OutboundConnection:
         self._endpoint: Endpoint | None = None
         self._tunnel: TunnelConnection | None = None
         self._stream_id = 0
-        self._started = outbound.context.clock()
+        self._started = shared.context.clock()
 
     def start(self) -> None:
         """Try the first endpoint; with a tunnel in the pool no task is needed."""
-        self._outbound.open_connections += 1
+        self._shared.open_connections += 1
         labels = {"side": "outbound", "workload": self._route.service}
-        self._outbound.context.telemetry.add(telemetry.CONNECTIONS_OPENED, **labels)
-        self._outbound.context.telemetry.add(telemetry.CONNECTIONS_OPEN, **labels)
+        self._shared.context.telemetry.add(telemetry.CONNECTIONS_OPENED, **labels)
+        self._shared.context.telemetry.add(telemetry.CONNECTIONS_OPEN, **labels)
         self._try_next()
 
     def timed_out(self) -> None:
@@ -80,32 +96,52 @@ class OutboundConnection:
             self._attempt_failed("no answer in time", eject=True)
 
     def _start(self, task: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
-        self._outbound.nursery.start_soon(self._outbound.context.contain, task, *args)
+        self._shared.nursery.start_soon(self._contain, task, *args)
+
+    async def _contain(self, task: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
+        """Run a step of this connection; a bug in it ends the connection and leaves the books right."""
+        try:
+            await task(*args)
+        except Exception as error:  # noqa: BLE001 - the one catch around a connection
+            self._shared.context.crashed()
+            self._shared.answers.end(self)
+            if self._endpoint is not None:
+                self._drop_endpoint()
+                self._give_up(LocalProtocolError(f"internal error: {error!r}"), reason="internal_error")
 
     # Attempts.
 
     def _try_next(self) -> None:
         endpoint = None
         if self._attempts < MAX_ATTEMPTS:
-            endpoint = self._outbound.choose(self._route, self._tried)
+            endpoint = self._shared.balancer.choose(self._route, self._tried)
         if endpoint is None:
             self._give_up(NoEndpoint(f"{self._route.service}:{self._route.port}", tuple(self._failures)))
             return
         self._attempts += 1
         self._endpoint = endpoint
-        self._outbound.load(endpoint, +1)
-        if endpoint.node == self._outbound.context.node:
+        self._shared.balancer.load(endpoint, +1)
+        if endpoint.node == self._shared.context.node:
             self._call_locally(endpoint)
             return
-        key = self._outbound.key(endpoint, self._caller)
-        if tunnel := self._outbound.pool.get_nowait(key):
+        key = self._key(endpoint)
+        if tunnel := self._shared.pool.get_nowait(key):
             self._ask(tunnel, endpoint)
         else:
             self._start(self._ask_when_open, endpoint)
 
+    def _key(self, endpoint: Endpoint) -> TunnelKey:
+        return TunnelKey(
+            address=endpoint.address,
+            port=endpoint.tunnel_port,
+            source=self._caller.text,
+            destination=endpoint.identity,
+            server_name=endpoint.server_name,
+        )
+
     async def _ask_when_open(self, endpoint: Endpoint) -> None:
         try:
-            tunnel = await self._outbound.pool.get(self._outbound.key(endpoint, self._caller))
+            tunnel = await self._shared.pool.get(self._key(endpoint))
         except NodeProxyError as error:
             self._attempt_failed(str(error), eject=True)
         else:
@@ -113,7 +149,7 @@ class OutboundConnection:
 
     def _ask(self, tunnel: TunnelConnection, endpoint: Endpoint) -> None:
         self._tunnel = tunnel
-        self._outbound.await_answer(self)
+        self._shared.answers.begin(self)
         stream_id = tunnel.open_stream(endpoint.at, self)
         if self._tunnel is tunnel:
             # Else the tunnel broke under the request, and the next attempt is under way already.
@@ -122,21 +158,21 @@ class OutboundConnection:
     def _attempt_failed(self, why: str, *, eject: bool = False, again: bool = False) -> None:
         """Go on to another endpoint; the same one may be tried once more if `again`."""
         endpoint = self._drop_endpoint()
-        self._outbound.answered(self)
+        self._shared.answers.end(self)
         self._tunnel = None
         self._failures.append(f"{endpoint.workload} at {endpoint.at}: {why}")
         if not again:
             self._tried.add(endpoint)
         if eject:
-            self._outbound.failed(endpoint, why)
-        self._outbound.context.telemetry.add(telemetry.CONNECT_RETRIES, service=self._route.service)
+            self._shared.balancer.failed(endpoint, why)
+        self._shared.context.telemetry.add(telemetry.CONNECT_RETRIES, service=self._route.service)
         self._try_next()
 
     def _give_up(self, error: NodeProxyError, *, reason: str = "no_endpoint", detail: str = "") -> None:
-        self._outbound.context.telemetry.add(
+        self._shared.context.telemetry.add(
             telemetry.STREAMS_REFUSED, reason=reason, workload=self._route.service
         )
-        self._outbound.context.log.warning(
+        self._shared.context.log.warning(
             "stream refused",
             side="source",
             reason=reason,
@@ -154,9 +190,9 @@ class OutboundConnection:
         tunnel, endpoint = self._tunnel, self._endpoint
         if tunnel is None or endpoint is None:
             return
-        self._outbound.answered(self)
-        self._outbound.ejections.succeeded(endpoint)
-        context = self._outbound.context
+        self._shared.answers.end(self)
+        self._shared.balancer.reached(endpoint)
+        context = self._shared.context
         relay = StreamRelay(
             SocketSide(self._sock, context.reactor),
             tunnel,
@@ -169,14 +205,16 @@ class OutboundConnection:
 
     def on_refused(self, status: int, reason: str) -> None:
         """Try another endpoint if that can help; a denial is the same everywhere."""
-        code = reason.partition(";")[0]
         if status in RETRIED_STATUS:
             self._attempt_failed(f"{status} {reason}", eject=status == 503)
             return
-        self._outbound.answered(self)
+        self._shared.answers.end(self)
         self._drop_endpoint()
+        # The peer's words go to the log; a metric's label must not be for peers to choose.
         self._give_up(
-            NoEndpoint(self._route.service, (reason,)), reason=code or "refused", detail=f"{status} {reason}"
+            NoEndpoint(self._route.service, (reason,)),
+            reason="denied" if status == 403 else "refused",
+            detail=f"{status} {reason}",
         )
 
     def on_reset(self, code: int) -> None:
@@ -200,11 +238,11 @@ class OutboundConnection:
     # Calls within this host.
 
     def _call_locally(self, endpoint: Endpoint) -> None:
-        verdict = self._outbound.admission.admit(
+        verdict = self._shared.admission.admit(
             source=self._caller.identity, port=endpoint.port, serving=endpoint.identity
         )
         if isinstance(verdict, Admitted):
-            self._start(self._dial_locally, endpoint, verdict, self._outbound.context.enforced.tables)
+            self._start(self._dial_locally, endpoint, verdict, self._shared.context.enforced.tables)
         elif verdict.status in RETRIED_STATUS:
             self._attempt_failed(verdict.header)
         else:
@@ -216,7 +254,7 @@ class OutboundConnection:
         self._give_up(error, reason=verdict.code, detail=f"{verdict.status} {verdict.header}")
 
     async def _dial_locally(self, endpoint: Endpoint, admitted: Admitted, tables: Tables) -> None:
-        context = self._outbound.context
+        context = self._shared.context
         workload = admitted.local.workload
         try:
             sock = await connect(workload.dial, admitted.port, timeout=LOCAL_DIAL_TIMEOUT, mark=context.mark)
@@ -228,7 +266,7 @@ class OutboundConnection:
             sock.close()
             self._call_locally(endpoint)
             return
-        self._outbound.ejections.succeeded(endpoint)
+        self._shared.balancer.reached(endpoint)
         relay = LocalRelay(
             self._sock,
             sock,
@@ -236,11 +274,11 @@ class OutboundConnection:
             buffer=context.relay_buffer,
             on_closed=lambda relay, outcome: self._local_closed(relay, outcome, stream),
         )
-        stream = self._outbound.admission.opened(admitted, relay.cut)
+        stream = self._shared.admission.opened(admitted, relay.cut)
         relay.start()
 
     def _local_closed(self, relay: LocalRelay, outcome: str, stream: OpenStream) -> None:
-        self._outbound.admission.closed(stream)
+        self._shared.admission.closed(stream)
         self._closed(relay.traffic, outcome)
 
     # The end.
@@ -249,7 +287,7 @@ class OutboundConnection:
         self._closed(relay.traffic, outcome)
 
     def _closed(self, traffic: telemetry.Traffic, outcome: str) -> None:
-        context, endpoint = self._outbound.context, self._drop_endpoint()
+        context, endpoint = self._shared.context, self._drop_endpoint()
         self._count_closed(traffic, outcome)
         context.log.info(
             "connection closed",
@@ -269,8 +307,8 @@ class OutboundConnection:
         )
 
     def _count_closed(self, traffic: telemetry.Traffic, outcome: str) -> None:
-        self._outbound.open_connections -= 1
-        self._outbound.context.telemetry.connection_closed(
+        self._shared.open_connections -= 1
+        self._shared.context.telemetry.connection_closed(
             traffic, outcome, side="outbound", workload=self._route.service
         )
 
@@ -278,6 +316,6 @@ class OutboundConnection:
         endpoint = self._endpoint
         if endpoint is None:
             raise LocalProtocolError("an attempt ended twice")
-        self._outbound.load(endpoint, -1)
+        self._shared.balancer.load(endpoint, -1)
         self._endpoint = None
         return endpoint

@@ -54,6 +54,16 @@ class Reactor:
                 if turns % TURNS_BEFORE_CHECKPOINT == 0:
                     await trio.lowlevel.checkpoint()
 
+    def _crashed(self, fd: int, handler: PollHandler, error: Exception) -> None:
+        self.crashes += 1
+        self._log.exception("handler crashed", handler=type(handler).__name__)
+        try:
+            handler.on_crash(error)
+        except Exception:  # noqa: BLE001 - then it cannot even give up: never call it again
+            self._log.exception("handler cannot give up", handler=type(handler).__name__)
+            if self._handlers.get(fd) is handler:
+                self.unregister(fd)
+
     def _turn(self) -> bool:
         ready = self._epoll.poll(0, BATCH)
         handlers = self._handlers
@@ -64,7 +74,5 @@ class Reactor:
             try:
                 handler.on_ready(events)
             except Exception as error:  # noqa: BLE001 - the one catch: a bug costs its connection, not the worker
-                self.crashes += 1
-                self._log.exception("handler crashed", handler=type(handler).__name__)
-                handler.on_crash(error)
+                self._crashed(fd, handler, error)
         return bool(ready)

@@ -157,7 +157,7 @@ class Worker:
                 self._admission.judge_again()
             case CredentialsUpdate():
                 self._context.enforced.contexts = self._contexts(message)
-                self._outbound.pool.retire_all()
+                self._outbound.retire_tunnels()
             case Drain(deadline=deadline):
                 self._drain(deadline)
             case WorkerConfig():

@@ -2,8 +2,8 @@
 
 Floods of PING, SETTINGS, RST_STREAM (rapid reset), empty DATA or tiny WINDOW_UPDATE frames cost the
 receiver more than the sender. Each such frame spends a token; each frame of payload, either way, each
-stream whose workload was reached and each stream we asked for earn some back, and so does time. A peer
-that runs out is told to calm down (ENHANCE_YOUR_CALM) and cut.
+CONNECT that was answered and each stream we asked for earn some back, and so does time. A peer that
+runs out is told to calm down (ENHANCE_YOUR_CALM) and cut.
 Source: CVE-2019-9512, -9514, -9515, -9518; CVE-2023-44487; RFC 9113 section 10.5.
 """
 
@@ -23,7 +23,7 @@ class Calm:
         self._last = now
 
     def credit(self) -> None:
-        """Earn tokens for a frame of payload, an accepted stream or one of our own."""
+        """Earn tokens for a frame of payload, an answered CONNECT or one of our own."""
         self._tokens += EARNED_BY_WORK
 
     def spend(self, now: float) -> bool:

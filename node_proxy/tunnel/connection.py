@@ -179,6 +179,8 @@ class TunnelConnection:
         async with trio.open_nursery() as nursery:
             for event in (self._established, self.ended):
                 nursery.start_soon(_cancel_when, event, nursery.cancel_scope)
+        if isinstance(self.closed, RemoteProtocolError):
+            raise HandshakeError(str(self.closed), reason="protocol")
         if self.closed is not None:
             raise handshake_error(self._failure or ConnectionError())
         if not self.has_capacity:

@@ -155,6 +155,11 @@ class TunnelProtocol:
 
     def refuse_stream(self, stream_id: int, status: int, reason: str) -> None:
         """Answer a CONNECT with `status` and the reason header, and forget the stream."""
+        # A caller that tries a port it may not use is no flood: its other streams must live.
+        self._calm.credit()
+        self._refuse(stream_id, status, reason)
+
+    def _refuse(self, stream_id: int, status: int, reason: str) -> None:
         stream = self._streams.get(stream_id)
         if stream is None:
             return
@@ -428,7 +433,7 @@ class TunnelProtocol:
             # RFC 9113 section 8.7: REFUSED_STREAM tells the peer that a retry elsewhere is safe.
             self.reset_stream(stream_id, ErrorCodes.REFUSED_STREAM)
         elif pseudo.get(b":method") != b"CONNECT" or b":protocol" in pseudo:
-            self.refuse_stream(stream_id, 405, "method_not_allowed")
+            self._refuse(stream_id, 405, "method_not_allowed")
             events.append(RequestRejected(stream_id, 405, "method_not_allowed"))
         else:
             authority = pseudo.get(b":authority", b"").decode("ascii", "replace")

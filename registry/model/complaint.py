@@ -30,7 +30,7 @@ _WORDS: Final = {
 _PATTERN_MENDS: Final = {
     NAME_PATTERN: "write lower-case letters, digits and dashes, at most 63, letters or digits at both ends",
     PORT_PATTERN: "write a port from 1 to 65535, in quotes",
-    TRUST_DOMAIN_PATTERN: "write lower-case letters, digits, dots, dashes and underscores",
+    TRUST_DOMAIN_PATTERN: "write lower-case letters, digits, dashes and underscores, single dots between",
 }
 
 Path = tuple[str | int, ...]

@@ -7,7 +7,11 @@ from msgspec import Meta
 
 from registry.model.resource import DEFAULT_TRUST_DOMAIN, Resource, Strict
 
-TRUST_DOMAIN_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,254}\Z"
+# Stricter than SPIFFE: tunnels carry it in TLS server names. Their labels have at most 63 characters and they
+# themselves 253, of which an account, a namespace and ".sa." may take 131.
+TRUST_DOMAIN_PATTERN = (
+    r"^(?=.{1,122}\Z)[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?)*\Z"
+)
 TrustDomain = Annotated[str, Meta(pattern=TRUST_DOMAIN_PATTERN)]
 
 

@@ -5,7 +5,6 @@ from typing import cast
 
 import trio
 
-from node_proxy.errors import NodeProxyError
 from node_proxy.tunnel.connection import TunnelConnection
 from node_proxy.tunnel.pool import TunnelKey, TunnelPool
 from tests.fakes.relay_tunnel import RelayTunnel
@@ -16,7 +15,7 @@ class OutboundPool:
 
     def __init__(self) -> None:
         self.open: dict[str, RelayTunnel] = {}
-        self.failing: dict[str, NodeProxyError] = {}
+        self.failing: dict[str, Exception] = {}
         self.asked: list[TunnelKey] = []
 
     def as_pool(self) -> TunnelPool:

@@ -44,7 +44,7 @@ class House:
         self.admission = Admission(self.stage.context)
         self.outbound = Outbound(self.stage.context, nursery, self.admission)
         self.pool = OutboundPool()
-        self.outbound.pool = self.pool.as_pool()
+        self.outbound.shared.pool = self.pool.as_pool()
         self._stack = stack
 
     def call(self, *to: Endpoint) -> Reader:
@@ -62,7 +62,7 @@ class House:
 
     def assert_balanced(self) -> None:
         """Check that nothing is left of any connection."""
-        assert self.outbound._loads == {}
+        assert self.outbound.shared.balancer.loaded == 0
         assert self.outbound.open_connections == 0
         assert self.admission._open == set()
         assert self.stage.counted(telemetry.CONNECTIONS_OPEN) == 0
@@ -158,7 +158,7 @@ async def test_nobody_listens(workload: socket.socket) -> None:
         caller = inside.call(here(port))
         await eventually(caller.ended)
         assert caller.ending == "reset"
-        assert inside.outbound.ejections.ejected(here(port), 0.0)
+        assert inside.outbound.shared.balancer.ejected(here(port))
         inside.assert_balanced()
 
 

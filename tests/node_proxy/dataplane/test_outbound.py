@@ -8,8 +8,10 @@ import trio.testing
 
 from node_proxy.dataplane import telemetry
 from node_proxy.dataplane.admission import Admission
+from node_proxy.dataplane.answers import ANSWER_CHECK_INTERVAL, ANSWER_TIMEOUT
+from node_proxy.dataplane.dialler import TunnelDialler
 from node_proxy.dataplane.ejection import FIRST_EJECTION
-from node_proxy.dataplane.outbound import ANSWER_CHECK_INTERVAL, ANSWER_TIMEOUT, Outbound
+from node_proxy.dataplane.outbound import Outbound
 from node_proxy.dataplane.outbound_connection import Caller, OutboundConnection
 from node_proxy.dataplane.tables import Route
 from node_proxy.errors import DialError, HandshakeError, NodeProxyError, PeerIdentityError, TunnelClosed
@@ -26,15 +28,7 @@ from tests.fakes.context import Scene, scene, tls_contexts
 from tests.fakes.outbound_pool import IdleSocket, OutboundPool
 from tests.fakes.relay_tunnel import RelayTunnel
 from tests.integration.certificates import Authority, server_name, spiffe
-from tests.integration.snapshots import endpoint
-
-WEB = Caller.of(spiffe("web"))
-API = spiffe("api")
-
-
-def endpoints(count: int) -> tuple[Endpoint, ...]:
-    """Give endpoints of one service, each on a node of its own."""
-    return tuple(endpoint(f"api-{i}", f"10.77.0.{i + 2}", 15008, 8080, identity=API) for i in range(count))
+from tests.node_proxy.dataplane.source import API, WEB, endpoints
 
 
 def outbound_of(stage: Scene, nursery: trio.Nursery) -> Outbound:
@@ -69,7 +63,7 @@ class TestConnected:
         async with trio.open_nursery() as nursery:
             outbound = outbound_of(stage, nursery)
             pool = OutboundPool()
-            outbound.pool = pool.as_pool()
+            outbound.shared.pool = pool.as_pool()
             (api,) = endpoints(1)
             pool.open[api.address] = RelayTunnel()
             outbound.connected(IdleSocket().as_socket(), Route("default/api", 80, (api,)), WEB, "api")
@@ -83,17 +77,17 @@ class TestChoose:
         first, second = endpoints(2)
         async with trio.open_nursery() as nursery:
             outbound = outbound_of(scene(), nursery)
-            outbound.load(first, +1)
-            assert outbound.choose(Route("default/api", 80, (first, second)), set()) is second
-            outbound.load(second, +2)
-            assert outbound.choose(Route("default/api", 80, (first, second)), set()) is first
+            outbound.shared.balancer.load(first, +1)
+            assert outbound.shared.balancer.choose(Route("default/api", 80, (first, second)), set()) is second
+            outbound.shared.balancer.load(second, +2)
+            assert outbound.shared.balancer.choose(Route("default/api", 80, (first, second)), set()) is first
 
     async def test_choosing_leaves_no_trace(self) -> None:
         """Endpoints that come and go leave nothing behind in the books."""
         async with trio.open_nursery() as nursery:
             outbound = outbound_of(scene(), nursery)
-            outbound.choose(Route("default/api", 80, endpoints(5)), set())
-            assert outbound._loads == {}
+            outbound.shared.balancer.choose(Route("default/api", 80, endpoints(5)), set())
+            assert outbound.shared.balancer.loaded == 0
 
     async def test_tried_ones_are_passed_over(self) -> None:
         """What was tried is not chosen again; when all were, nothing is."""
@@ -101,8 +95,8 @@ class TestChoose:
         async with trio.open_nursery() as nursery:
             outbound = outbound_of(scene(), nursery)
             route = Route("default/api", 80, (first, second))
-            assert outbound.choose(route, {first}) is second
-            assert outbound.choose(route, {first, second}) is None
+            assert outbound.shared.balancer.choose(route, {first}) is second
+            assert outbound.shared.balancer.choose(route, {first, second}) is None
 
     async def test_ejected_ones_are_passed_over_for_their_time(self) -> None:
         """An ejected endpoint is used again when its time is over, or when there is no other."""
@@ -112,11 +106,11 @@ class TestChoose:
         async with trio.open_nursery() as nursery:
             stage = scene(clock=lambda: now)
             outbound = outbound_of(stage, nursery)
-            outbound.failed(first, "503 dial_failed")
-            assert {outbound.choose(route, set()) for _ in range(20)} == {second}
-            assert outbound.choose(route, {second}) is first
+            outbound.shared.balancer.failed(first, "503 dial_failed")
+            assert {outbound.shared.balancer.choose(route, set()) for _ in range(20)} == {second}
+            assert outbound.shared.balancer.choose(route, {second}) is first
             now = FIRST_EJECTION
-            assert {outbound.choose(route, set()) for _ in range(50)} == {first, second}
+            assert {outbound.shared.balancer.choose(route, set()) for _ in range(50)} == {first, second}
         (line,) = stage.logged("endpoint ejected")
         assert (line["node"], line["cause"]) == (first.node, "503 dial_failed")
         assert stage.counted(telemetry.ENDPOINT_EJECTIONS, node=first.node) == 1
@@ -144,7 +138,7 @@ class TestWatchAnswers:
             stage = scene(clock=trio.current_time)
             outbound = outbound_of(stage, nursery)
             pool = OutboundPool()
-            outbound.pool = pool.as_pool()
+            outbound.shared.pool = pool.as_pool()
             pool.open[to[0].address] = tunnel
             nursery.start_soon(outbound.watch_answers)
             yield outbound, stage
@@ -152,7 +146,8 @@ class TestWatchAnswers:
 
     @staticmethod
     def _call(outbound: Outbound, to: tuple[Endpoint, ...]) -> None:
-        OutboundConnection(outbound, IdleSocket().as_socket(), Route("default/api", 80, to), WEB).start()
+        route = Route("default/api", 80, to)
+        OutboundConnection(outbound.shared, IdleSocket().as_socket(), route, WEB).start()
 
     async def test_missed_answer(self, autojump_clock: trio.testing.MockClock) -> None:
         """A peer that has not answered in time is given up, soon after the deadline."""
@@ -197,7 +192,7 @@ class TestWatchAnswers:
             await trio.sleep(ANSWER_TIMEOUT + ANSWER_CHECK_INTERVAL)
             assert len(tunnel.resets) == 1
             # The first has no other endpoint; the other two ask a new tunnel.
-            assert outbound.open_connections == len(outbound._unanswered) == 2
+            assert outbound.open_connections == len(outbound.shared.answers) == 2
             assert len(stage.logged("stream refused")) == 1
 
 
@@ -244,7 +239,7 @@ class TestOpenTunnel:
                 nursery.start_soon(stage.context.reactor.run)
                 nursery.start_soon(peer.serve, stage)
                 try:
-                    tunnel = await outbound_of(stage, nursery)._open_tunnel(key)
+                    tunnel = await TunnelDialler(stage.context).open(key)
                 except NodeProxyError as error:
                     return stage, error
                 finally:
@@ -294,10 +289,9 @@ class TestOpenTunnel:
         port = peer.listener.getsockname()[1]
         peer.listener.close()
         stage = scene(contexts=tls_contexts(authority, authority.issue(WEB.text)))
-        async with trio.open_nursery() as nursery:
-            key = TunnelKey("127.0.0.1", port, WEB.text, API, server_name(API))
-            with pytest.raises(DialError):
-                await outbound_of(stage, nursery)._open_tunnel(key)
+        key = TunnelKey("127.0.0.1", port, WEB.text, API, server_name(API))
+        with pytest.raises(DialError):
+            await TunnelDialler(stage.context).open(key)
         assert [line["reason"] for line in stage.logged("tunnel refused")] == ["connect"]
 
 

@@ -1,6 +1,5 @@
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -9,109 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node_proxy.dataplane import telemetry
-from node_proxy.dataplane.admission import Admission
-from node_proxy.dataplane.outbound import Outbound
-from node_proxy.dataplane.outbound_connection import MAX_ATTEMPTS, Caller, OutboundConnection
-from node_proxy.dataplane.tables import Route
+from node_proxy.dataplane.outbound_connection import MAX_ATTEMPTS, OutboundConnection
 from node_proxy.errors import DialError, HandshakeError
-from node_proxy.snapshot import Endpoint
 from node_proxy.tunnel.handlers import TUNNEL_CLOSED
 from node_proxy.tunnel.http2 import CANCEL, REFUSED_STREAM
-from tests.fakes.context import Scene, scene
 from tests.fakes.eventually import eventually
-from tests.fakes.outbound_pool import IdleSocket, OutboundPool
 from tests.fakes.relay_tunnel import RelayTunnel
 from tests.fakes.tcp import Reader, tcp_pair
-from tests.integration.certificates import server_name, spiffe
+from tests.integration.certificates import server_name
 from tests.integration.snapshots import endpoint
-
-WEB = Caller.of(spiffe("web"))
-API = spiffe("api")
-
-
-def endpoints(count: int) -> tuple[Endpoint, ...]:
-    """Give endpoints of one service, each on a node of its own at 10.77.0.2, .3 and so on."""
-    return tuple(endpoint(f"api-{i}", f"10.77.0.{i + 2}", 15008, 8080, identity=API) for i in range(count))
-
-
-class Source:
-    """An outbound side whose tunnels are in the test's hand."""
-
-    def __init__(self, stage: Scene, nursery: trio.Nursery) -> None:
-        self.stage = stage
-        self.outbound = Outbound(stage.context, nursery, Admission(stage.context))
-        self.pool = OutboundPool()
-        self.outbound.pool = self.pool.as_pool()
-
-    def open_tunnels(self, *to: Endpoint) -> None:
-        """Have tunnels in the pool already."""
-        for each in to:
-            self.pool.open[each.address] = RelayTunnel()
-
-    def call(self, *to: Endpoint, sock: socket.socket | None = None) -> IdleSocket:
-        """Begin a connection to a service with these endpoints."""
-        idle = IdleSocket()
-        route = Route("default/api", 80, to)
-        OutboundConnection(self.outbound, sock or idle.as_socket(), route, WEB).start()
-        return idle
-
-    @property
-    def asked(self) -> list[tuple[str, RelayTunnel, int]]:
-        """Streams that wait for an answer: address, tunnel, stream id."""
-        return [
-            (address, tunnel, stream_id)
-            for address, tunnel in self.pool.open.items()
-            for stream_id, handler in tunnel.handlers.items()
-            if isinstance(handler, OutboundConnection)
-        ]
-
-    def next_asked(self) -> tuple[str, RelayTunnel, int]:
-        """Give the one stream that waits for an answer."""
-        (asked,) = self.asked
-        return asked
-
-    def refuse(self, status: int, reason: str) -> str:
-        """Let the peer refuse the one stream that waits; gives its address."""
-        address, tunnel, stream_id = self.next_asked()
-        tunnel.handlers.pop(stream_id).on_refused(status, reason)
-        return address
-
-    def reset(self, code: int) -> str:
-        """Let the peer reset the one stream that waits; gives its address."""
-        address, tunnel, stream_id = self.next_asked()
-        tunnel.handlers.pop(stream_id).on_reset(code)
-        return address
-
-    @property
-    def refusals(self) -> list[tuple[str, str]]:
-        """What was logged as refused: reason and detail."""
-        return [(line["reason"], line["detail"]) for line in self.stage.logged("stream refused")]
-
-    def ejected(self, each: Endpoint) -> bool:
-        """Whether an endpoint is passed over now."""
-        return self.outbound.ejections.ejected(each, 0.0)
-
-    def assert_balanced(self) -> None:
-        """Check that nothing is left of any connection."""
-        assert self.outbound._loads == {}
-        assert self.outbound._unanswered == {}
-        assert self.outbound.open_connections == 0
-        assert self.stage.counted(telemetry.CONNECTIONS_OPEN) == 0
-
-
-@asynccontextmanager
-async def source() -> AsyncIterator[Source]:
-    """Give an outbound side; its reactor runs, and all ends with the test."""
-    async with trio.open_nursery() as nursery:
-        stage = scene()
-        nursery.start_soon(stage.context.reactor.run)
-        yield Source(stage, nursery)
-        nursery.cancel_scope.cancel()
-
-
-async def settle() -> None:
-    """Let every task run until it waits."""
-    await trio.testing.wait_all_tasks_blocked()
+from tests.node_proxy.dataplane.source import API, WEB, Source, endpoints, settle, source
 
 
 class TestAsking:
@@ -223,8 +129,9 @@ class TestRefusals:
             at.refuse(status, "denied; policy=default/no-web; id=7")
             assert sock.state == "aborted"
             assert at.asked == []
-            assert at.refusals == [("denied", f"{status} denied; policy=default/no-web; id=7")]
-            assert at.stage.counted(telemetry.STREAMS_REFUSED, reason="denied", workload="default/api") == 1
+            reason = "denied" if status == 403 else "refused"
+            assert at.refusals == [(reason, f"{status} denied; policy=default/no-web; id=7")]
+            assert at.stage.counted(telemetry.STREAMS_REFUSED, reason=reason, workload="default/api") == 1
             at.assert_balanced()
 
     async def test_refusal_without_a_reason(self) -> None:
@@ -234,7 +141,28 @@ class TestRefusals:
             at.open_tunnels(api)
             at.call(api)
             at.refuse(403, "")
-            assert at.refusals == [("refused", "403 ")]
+            assert at.refusals == [("denied", "403 ")]
+
+    async def test_bug_leaves_the_books_right(self) -> None:
+        """A bug while a tunnel is opened ends that connection alone, and nothing of it stays counted."""
+        async with source() as at:
+            (api,) = endpoints(1)
+            at.pool.failing[api.address] = ZeroDivisionError("bug")
+            sock = at.call(api)
+            await settle()
+            assert sock.state == "aborted"
+            assert at.stage.counted(telemetry.CRASHES, part="task") == 1
+            at.assert_balanced()
+
+    async def test_peers_choose_no_labels(self) -> None:
+        """Whatever a peer gives as its reason, the metrics' labels are ours."""
+        async with source() as at:
+            (api,) = endpoints(1)
+            at.open_tunnels(api)
+            at.call(api)
+            at.refuse(403, "label-of-the-peer; id=1")
+            counted = at.stage.counted(telemetry.STREAMS_REFUSED, reason="denied", workload="default/api")
+            assert counted == 1
 
     async def test_all_endpoints_refuse(self) -> None:
         """When nobody is left the caller is reset, and the log says why, endpoint by endpoint."""
@@ -323,7 +251,7 @@ class TestBrokenTunnels:
             at.call(api)
             _, tunnel, stream_id = at.next_asked()
             assert tunnel is not breaking
-            (connection,) = at.outbound._unanswered
+            (connection,) = at.outbound.shared.answers._waiting
             connection.timed_out()
             assert tunnel.resets == [(stream_id, CANCEL)]
             at.assert_balanced()
@@ -352,7 +280,7 @@ class TestTimeout:
             at.open_tunnels(*both)
             at.call(*both)
             address, tunnel, stream_id = at.next_asked()
-            (connection,) = at.outbound._unanswered
+            (connection,) = at.outbound.shared.answers._waiting
             connection.timed_out()
             assert tunnel.resets == [(stream_id, CANCEL)]
             assert at.next_asked()[0] != address
@@ -403,7 +331,7 @@ def _answer(at: Source, answer: int | str) -> None:
         case "cancel":
             at.reset(CANCEL)
         case "timeout":
-            (connection,) = at.outbound._unanswered
+            (connection,) = at.outbound.shared.answers._waiting
             connection.timed_out()
         case _:
             address, tunnel, _ = at.next_asked()

@@ -187,6 +187,20 @@ class TestCrash:
         assert reactor.crashes == 1
         assert [(line["event"], line["exc_info"]) for line in logs] == [("handler crashed", True)]
 
+    def test_that_cannot_give_up_is_never_called_again(self, sockets: Sockets) -> None:
+        """A handler that fails even in giving up is dropped, or it would fail for ever."""
+
+        class Hopeless(Handler):
+            def on_crash(self, error: Exception) -> None:
+                """Fail again."""
+                raise error
+
+        reactor, hopeless = Reactor(), Hopeless(self._fail)
+        reactor.register(sockets.readable().fileno(), select.EPOLLIN, hopeless)
+        assert reactor._turn()
+        assert not reactor._turn()
+        assert len(hopeless.calls) == 1
+
 
 class TestRun:
     async def test_serves(self, sockets: Sockets) -> None:

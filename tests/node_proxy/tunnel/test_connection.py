@@ -3,13 +3,12 @@ import ssl
 import pytest
 
 from node_proxy.errors import RemoteProtocolError, TunnelClosed
-from node_proxy.tunnel.connection import BUFFER_SIZE, LARGEST_RECORD, READS_PER_TURN, TunnelConnection
+from node_proxy.tunnel.connection import TunnelConnection
 from node_proxy.tunnel.events import PeerDraining, StreamAccepted, StreamEnded, StreamRequested, StreamReset
-from node_proxy.tunnel.frames import FRAME_HEADER
 from node_proxy.tunnel.handlers import TUNNEL_CLOSED
-from node_proxy.tunnel.http2 import CANCEL, MAX_FRAME_SIZE, REFUSED_STREAM, Role
+from node_proxy.tunnel.http2 import CANCEL, REFUSED_STREAM, Role
 from tests.fakes.driven_tunnel import READABLE, connected
-from tests.fakes.link import AUTHORITY, data, payload_of
+from tests.fakes.link import AUTHORITY, data
 from tests.fakes.stream_handler import RecordingHandler
 from tests.fakes.tls import FIRST_FD
 
@@ -145,80 +144,6 @@ class TestServer:
         driven.peer.send(stream_id, b"early")
         driven.exchange()
         assert (first.heard, second.heard) == ([], [("data", b"early")])
-
-
-class TestReading:
-    @pytest.mark.parametrize("record", [1, 7, 16_384, BUFFER_SIZE])
-    def test_records_of_any_size(self, record: int) -> None:
-        """However TLS cuts the bytes, frames are put together again."""
-        driven = connected(Role.CLIENT, record=record)
-        stream_id, handler = driven.open_accepted()
-        payload = bytes(range(256)) * 8
-        driven.peer.send(stream_id, payload)
-        driven.peer.send(stream_id, payload)
-        driven.exchange()
-        assert handler.payload == payload * 2
-
-    def test_largest_frames(self) -> None:
-        """Frames as large as we advertise fit the buffer with what came before them."""
-        driven = connected(Role.CLIENT)
-        stream_id, handler = driven.open_accepted()
-        header = MAX_FRAME_SIZE.to_bytes(3, "big") + b"\0\0" + stream_id.to_bytes(4, "big")
-        driven.tls.incoming += (header + bytes(MAX_FRAME_SIZE)) * 2
-        driven.exchange()
-        assert len(handler.payload) == 2 * MAX_FRAME_SIZE
-
-    def test_turn_ends_after_some_reads(self) -> None:
-        """One busy tunnel reads a bounded number of times, then the others of its worker have their turn."""
-        driven = connected(Role.CLIENT)
-        stream_id, _ = driven.open_accepted()
-        driven.peer.send_allowed(stream_id, bytes(200_000))
-        driven.tls.incoming += driven.peer.take_outbox()
-        driven.tls.reads = 0
-        driven.poller.ready(FIRST_FD, READABLE)
-        assert driven.tls.reads == READS_PER_TURN
-        assert driven.tls.incoming
-
-    def test_room_for_a_record_behind_the_longest_rest(self) -> None:
-        """The same behind a frame of which all but the last byte has come."""
-        driven = connected(Role.CLIENT)
-        stream_id, _ = driven.open_accepted()
-        frame = MAX_FRAME_SIZE.to_bytes(3, "big") + b"\0\0" + stream_id.to_bytes(4, "big")
-        frame += bytes(MAX_FRAME_SIZE)
-        driven.tls.incoming += frame[:-1]
-        driven.exchange()
-        driven.tls.incoming += frame[-1:] + frame[:-1]
-        driven.poller.ready(FIRST_FD, READABLE)
-        assert driven.tls.pending() == 0
-
-    @pytest.mark.parametrize(
-        ("end", "outcome"),
-        [(b"", "closed the connection"), (ConnectionResetError("reset by peer"), "reset by peer")],
-        ids=["end", "error"],
-    )
-    def test_what_came_before_the_end(self, end: OSError | bytes, outcome: str) -> None:
-        """Payload that is read in the same turn as the connection's end is handed on before the close."""
-        driven = connected(Role.CLIENT)
-        stream_id, handler = driven.open_accepted()
-        # Whole records, so that reading goes on behind them.
-        payload = bytes(LARGEST_RECORD - FRAME_HEADER)
-        driven.peer.send(stream_id, payload)
-        driven.tls.incoming += driven.peer.take_outbox()
-        driven.tls.at_end = end
-        driven.poller.ready(FIRST_FD, READABLE)
-        assert handler.heard == [("data", payload), ("reset", TUNNEL_CLOSED)]
-        assert outcome in str(driven.tunnel.closed)
-
-    def test_nothing_decrypted_is_left_behind(self) -> None:
-        """Each read has room for a whole record, since epoll would never report what TLS keeps back."""
-        driven = connected(Role.CLIENT)
-        stream_id, handler = driven.open_accepted()
-        header = MAX_FRAME_SIZE.to_bytes(3, "big") + b"\0\0" + stream_id.to_bytes(4, "big")
-        driven.tls.incoming += (header + bytes(MAX_FRAME_SIZE)) * 2
-        while driven.tls.incoming:
-            driven.poller.ready(FIRST_FD, READABLE)
-            assert driven.tls.pending() == 0
-        assert len(handler.payload) == 2 * MAX_FRAME_SIZE
 
 
 class TestPeerDrains:
@@ -379,23 +304,6 @@ class TestClose:
         driven = connected(Role.CLIENT)
         driven.tunnel.on_crash(ZeroDivisionError("division by zero"))
         assert "division by zero" in str(driven.tunnel.closed)
-
-
-def test_payload_of_two_tunnels_in_one_buffer() -> None:
-    """Tunnels that share a buffer do not see each other's unfinished frames."""
-    first, second = connected(Role.CLIENT), connected(Role.CLIENT)
-    second.tunnel._buffer, second.tunnel._view = first.tunnel._buffer, first.tunnel._view
-    streams = [driven.open_accepted() for driven in (first, second)]
-    wires = []
-    for driven, (stream_id, _) in zip((first, second), streams, strict=True):
-        driven.peer.send(stream_id, b"%d" % stream_id * 50)
-        wires.append(driven.peer.take_outbox())
-    for position in range(0, len(wires[0]), 7):
-        for driven, wire in zip((first, second), wires, strict=True):
-            driven.tls.incoming += wire[position : position + 7]
-            driven.poller.ready(FIRST_FD, READABLE)
-    assert [handler.payload for _, handler in streams] == [b"%d" % stream_id * 50 for stream_id, _ in streams]
-    assert payload_of(first.peer.heard, 1) == b""
 
 
 def test_alert_that_a_failed_write_would_hide() -> None:

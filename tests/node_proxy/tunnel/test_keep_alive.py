@@ -192,6 +192,15 @@ class TestWaitEstablished:
             await driven.tunnel.wait_established()
         assert raised.value.reason == reason
 
+    async def test_peer_that_speaks_no_http2(self) -> None:
+        """A peer that speaks something else behind its TLS is told apart from one that leaves."""
+        driven = DrivenTunnel(Role.CLIENT)
+        driven.tls.incoming += b"HTTP/1.1 400 Bad Request\r\n\r\n"
+        driven.poller.ready(FIRST_FD, READABLE)
+        with pytest.raises(HandshakeError) as raised:
+            await driven.tunnel.wait_established()
+        assert raised.value.reason == "protocol"
+
     async def test_peer_that_allows_no_stream(self) -> None:
         """A tunnel that takes no stream is of no use, and said to be so."""
         driven = DrivenTunnel(Role.CLIENT)

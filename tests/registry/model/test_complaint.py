@@ -252,7 +252,7 @@ def test_unknown_field(document: object, path: str, mend: str) -> None:
             with_spec(MESH, trustDomain="spiffe://x"),
             "spec.trustDomain",
             '"spiffe://x" is not well-formed',
-            "write lower-case letters, digits, dots, dashes and underscores",
+            "write lower-case letters, digits, dashes and underscores, single dots between",
         ),
     ],
 )

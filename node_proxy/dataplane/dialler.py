@@ -1,0 +1,90 @@
+"""Opens outbound tunnels for the pool."""
+
+import trio
+
+from node_proxy.address import join_address
+from node_proxy.dataplane import telemetry
+from node_proxy.dataplane.context import WorkerContext
+from node_proxy.errors import HandshakeError, NodeProxyError, PeerIdentityError, TunnelClosed
+from node_proxy.tunnel.calm import Calm
+from node_proxy.tunnel.connection import TunnelConnection
+from node_proxy.tunnel.http2 import Role
+from node_proxy.tunnel.pool import TunnelKey
+from node_proxy.tunnel.protocol import TunnelProtocol
+from node_proxy.tunnel.sockets import connect
+from node_proxy.tunnel.tls import connect_tls, require_identity
+
+# TCP and TLS to a peer: three round trips.
+TUNNEL_TIMEOUT = 5.0
+
+
+class TunnelDialler:
+    """Opens tunnels with the credentials in force."""
+
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = context
+
+    async def open(self, key: TunnelKey) -> TunnelConnection:
+        """Connect, shake hands, and check who answers.
+
+        Raises:
+            NodeProxyError: it failed; counted and logged with its reason.
+        """
+        peer = join_address(key.address, key.port)
+        try:
+            with trio.fail_after(TUNNEL_TIMEOUT):
+                tunnel = await self._handshake(key)
+        except trio.TooSlowError:
+            error: NodeProxyError = HandshakeError(
+                f"no tunnel within {TUNNEL_TIMEOUT:.0f} s", reason="timeout"
+            )
+            self._tunnel_refused(key, peer, "timeout", error)
+            raise error from None
+        except (PeerIdentityError, HandshakeError) as error:
+            self._tunnel_refused(key, peer, error.reason, error)
+            raise
+        except NodeProxyError as error:
+            self._tunnel_refused(key, peer, "connect", error)
+            raise
+        except Exception as error:
+            # The pool's callers understand our errors only; theirs is the connection that this costs.
+            self._context.crashed()
+            raise TunnelClosed(f"internal error: {error!r}") from error
+        self._context.telemetry.add(telemetry.TUNNELS_OPENED, side="outbound")
+        return tunnel
+
+    async def _handshake(self, key: TunnelKey) -> TunnelConnection:
+        context = self._context
+        client = self._context.enforced.contexts.client(key.source)
+        sock = await connect(key.address, key.port, timeout=TUNNEL_TIMEOUT, mark=context.mark)
+        tls = await connect_tls(sock, client, server_name=key.server_name)
+        try:
+            require_identity(tls, key.destination, trust_domain=context.trust_domain)
+        except PeerIdentityError:
+            tls.close()
+            raise
+        tunnel = TunnelConnection(
+            tls,
+            TunnelProtocol(Role.CLIENT, budget=context.budget, calm=Calm(context.clock())),
+            poller=context.reactor,
+            buffer=context.tunnel_buffer,
+            clock=context.clock,
+        )
+        try:
+            await tunnel.wait_established()
+        except BaseException:
+            tunnel.close(TunnelClosed("given up before it was established"))
+            raise
+        return tunnel
+
+    def _tunnel_refused(self, key: TunnelKey, peer: str, reason: str, error: NodeProxyError) -> None:
+        self._context.telemetry.add(telemetry.TUNNELS_REFUSED, side="outbound", reason=reason)
+        self._context.log.warning(
+            "tunnel refused",
+            side="outbound",
+            peer=peer,
+            reason=reason,
+            detail=str(error),
+            source=key.source,
+            destination=key.destination,
+        )
