@@ -11,7 +11,8 @@ ARGS ?=
 KEEP ?=
 
 # command:package, for Debian and its kin.
-TOOLS := ip:iproute2 ss:iproute2 nft:nftables curl:curl openssl:openssl ps:procps setpriv:util-linux
+TOOLS := ip:iproute2 ss:iproute2 nft:nftables curl:curl openssl:openssl ps:procps setpriv:util-linux \
+    systemd-nspawn:systemd-container dropbear:dropbear-bin ssh:openssh-client
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench lock clean system
@@ -52,6 +53,7 @@ system:
 	  command -v "$${pair%%:*}" >/dev/null 2>&1 || missing="$$missing $${pair#*:}"; \
 	done; \
 	"$(PYTHON)" -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$$missing python3-venv"; \
+	/usr/bin/python3 -c 'import apt, ensurepip, venv' >/dev/null 2>&1 || missing="$$missing python3-venv python3-apt"; \
 	missing=$$(echo $$missing | tr ' ' '\n' | sort -u | tr '\n' ' '); \
 	[ -n "$$(echo $$missing)" ] || exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
