@@ -1,6 +1,7 @@
 """Accepting: from a listening socket to tuned connections, for as long as the worker takes any."""
 
 import errno
+import select
 import socket
 import struct
 from collections.abc import Callable
@@ -24,6 +25,43 @@ _SOCKADDR_IN = struct.Struct("!2xH4s8x")
 _SOCKADDR_IN6 = struct.Struct("!2xH4x16s4x")
 
 
+class Acceptor:
+    """Accepts inline, called by the reactor, and hands every connection to `take`, which owns it."""
+
+    def __init__(
+        self, context: WorkerContext, listener: socket.socket, take: Callable[[socket.socket], None]
+    ) -> None:
+        self._context = context
+        self._listener = listener
+        self._take = take
+        self.exhausted = trio.Event()
+
+    def on_ready(self, _events: int) -> None:
+        """Accept some of what waits; the rest is reported again."""
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                sock, _address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno not in EXHAUSTED:
+                    # The connection died in the queue (accept(2) passes its pending error on).
+                    continue
+                self._context.telemetry.add(telemetry.LIMIT_REACHED, limit="descriptors")
+                self._context.log.exception("cannot accept")
+                self.exhausted.set()
+                return
+            try:
+                sock.setblocking(False)
+                self._take(sock)
+            except Exception:  # noqa: BLE001 - a bug costs this connection, not the listener
+                self._context.crashed()
+                sock.close()
+
+    def on_crash(self, _error: Exception) -> None:
+        """Go on: what `on_ready` can raise concerns one connection."""
+
+
 async def serve_listener(
     context: WorkerContext, listener: socket.socket, take: Callable[[socket.socket], None]
 ) -> None:
@@ -31,27 +69,17 @@ async def serve_listener(
 
     The listening socket is shared with other workers and stays open.
     """
+    # Here once, instead of five calls for each connection.
+    tune(listener)
     while True:
-        await trio.lowlevel.wait_readable(listener)
-        for _ in range(ACCEPTS_PER_TURN):
-            try:
-                sock, _address = listener.accept()
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno not in EXHAUSTED:
-                    # The connection died in the queue (accept(2) passes its pending error on).
-                    continue
-                context.telemetry.add(telemetry.LIMIT_REACHED, limit="descriptors")
-                context.log.exception("cannot accept")
-                await trio.sleep(EXHAUSTED_PAUSE)
-                break
-            try:
-                tune(sock)
-                take(sock)
-            except Exception:  # noqa: BLE001 - a bug costs this connection, not the listener
-                context.crashed()
-                sock.close()
+        acceptor = Acceptor(context, listener, take)
+        # Not EPOLLEXCLUSIVE: it would wake one worker for a connection, were that one hung or about to die.
+        context.reactor.register(listener.fileno(), select.EPOLLIN, acceptor)
+        try:
+            await acceptor.exhausted.wait()
+        finally:
+            context.reactor.unregister(listener.fileno())
+        await trio.sleep(EXHAUSTED_PAUSE)
 
 
 def original_destination(sock: socket.socket) -> tuple[str, int] | None:

@@ -39,6 +39,7 @@ class InboundStream:
         self._tunnel = tunnel
         self._stream_id = stream_id
         self._admitted = admitted
+        self._numbers = host.context.telemetry.connections("inbound", admitted.local.workload.name)
         self._early = bytearray()
         self._ended = False
         self._gone = False
@@ -110,9 +111,7 @@ class InboundStream:
             buffer=context.relay_buffer,
             on_closed=self._closed,
         )
-        labels = {"side": "inbound", "workload": self._admitted.local.workload.name}
-        context.telemetry.add(telemetry.CONNECTIONS_OPENED, **labels)
-        context.telemetry.add(telemetry.CONNECTIONS_OPEN, **labels)
+        self._numbers.begin()
         relay.start()
         self._tunnel.set_handler(self._stream_id, relay)
         self._tunnel.accept_stream(self._stream_id)
@@ -124,9 +123,7 @@ class InboundStream:
     def _closed(self, relay: StreamRelay, outcome: str) -> None:
         context, admitted = self._host.context, self._admitted
         self._host.admission.closed(self._open)
-        context.telemetry.connection_closed(
-            relay.traffic, outcome, side="inbound", workload=admitted.local.workload.name
-        )
+        self._numbers.end(relay.traffic, outcome)
         context.log.info(
             "connection closed",
             side="inbound",

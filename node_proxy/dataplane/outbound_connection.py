@@ -73,6 +73,7 @@ class OutboundConnection:
         self._sock = sock
         self._route = route
         self._caller = caller
+        self._numbers = shared.context.telemetry.connections("outbound", route.service)
         self._attempts = 0
         self._tried: set[Endpoint] = set()
         self._failures: list[str] = []
@@ -84,9 +85,7 @@ class OutboundConnection:
     def start(self) -> None:
         """Try the first endpoint; with a tunnel in the pool no task is needed."""
         self._shared.open_connections += 1
-        labels = {"side": "outbound", "workload": self._route.service}
-        self._shared.context.telemetry.add(telemetry.CONNECTIONS_OPENED, **labels)
-        self._shared.context.telemetry.add(telemetry.CONNECTIONS_OPEN, **labels)
+        self._numbers.begin()
         self._try_next()
 
     def timed_out(self) -> None:
@@ -308,9 +307,7 @@ class OutboundConnection:
 
     def _count_closed(self, traffic: telemetry.Traffic, outcome: str) -> None:
         self._shared.open_connections -= 1
-        self._shared.context.telemetry.connection_closed(
-            traffic, outcome, side="outbound", workload=self._route.service
-        )
+        self._numbers.end(traffic, outcome)
 
     def _drop_endpoint(self) -> Endpoint:
         endpoint = self._endpoint

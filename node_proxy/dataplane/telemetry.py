@@ -1,9 +1,10 @@
 """Counters and gauges of one worker, kept as plain numbers and sent to the agent as Samples.
 
-A name and its labels cost one dictionary look-up per connection, none per byte.
+Nothing is counted per byte.
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from node_proxy.control import Report, Sample
@@ -35,11 +36,51 @@ class Traffic:
     received: int = 0
 
 
+@dataclass(slots=True)
+class ConnectionNumbers:
+    """What is counted for every connection, as attributes, because it is the one thing counted so often."""
+
+    opened: int = 0
+    done: int = 0
+    refused: int = 0
+    cut: int = 0
+    sent: int = 0
+    received: int = 0
+
+    def begin(self) -> None:
+        """Count a connection that begins."""
+        self.opened += 1
+
+    def end(self, traffic: Traffic, outcome: str) -> None:
+        """Count its end: ``done``, ``refused``, or cut for whatever reason the log gives."""
+        match outcome:
+            case "done":
+                self.done += 1
+            case "refused":
+                self.refused += 1
+            case _:
+                self.cut += 1
+        self.sent += traffic.sent
+        self.received += traffic.received
+
+    def samples(self, side: str, workload: str) -> Iterator[Sample]:
+        """Give the numbers under their names."""
+        labels = (("side", side), ("workload", workload))
+        ended = {"done": self.done, "refused": self.refused, "cut": self.cut}
+        yield Sample(name=CONNECTIONS_OPENED, labels=labels, value=self.opened)
+        yield Sample(name=CONNECTIONS_OPEN, labels=labels, value=self.opened - sum(ended.values()))
+        for outcome, count in ended.items():
+            yield Sample(name=CONNECTIONS_CLOSED, labels=(("outcome", outcome), *labels), value=count)
+        yield Sample(name=BYTES_SENT, labels=labels, value=self.sent)
+        yield Sample(name=BYTES_RECEIVED, labels=labels, value=self.received)
+
+
 class Telemetry:
     """The worker's numbers. Label values come from configuration, never from callers' bytes."""
 
     def __init__(self) -> None:
         self._values: dict[tuple[str, Labels], float] = defaultdict(float)
+        self._connections: dict[tuple[str, str], ConnectionNumbers] = {}
 
     def add(self, name: str, amount: float = 1, /, **labels: str) -> None:
         """Add to a counter, or to a gauge when `amount` may be negative."""
@@ -49,18 +90,26 @@ class Telemetry:
         """Set a gauge, or a counter that is kept elsewhere."""
         self._values[name, tuple(sorted(labels.items()))] = value
 
-    def connection_closed(self, traffic: Traffic, outcome: str, **labels: str) -> None:
-        """Count the end of a connection: ``done``, ``refused``, or cut for whatever reason the log gives."""
-        self.add(CONNECTIONS_OPEN, -1, **labels)
-        self.add(CONNECTIONS_CLOSED, outcome=outcome if outcome in ("done", "refused") else "cut", **labels)
-        self.add(BYTES_SENT, traffic.sent, **labels)
-        self.add(BYTES_RECEIVED, traffic.received, **labels)
+    def connections(self, side: str, workload: str) -> ConnectionNumbers:
+        """Give the numbers of the connections of one workload or service, ``inbound`` or ``outbound``."""
+        key = (side, workload)
+        numbers = self._connections.get(key)
+        if numbers is None:
+            numbers = self._connections[key] = ConnectionNumbers()
+        return numbers
 
     def report(self) -> Report:
         """Give all numbers as they stand."""
         return Report(
-            samples=tuple(
-                Sample(name=name, labels=labels, value=value)
-                for (name, labels), value in self._values.items()
+            samples=(
+                *(
+                    Sample(name=name, labels=labels, value=value)
+                    for (name, labels), value in self._values.items()
+                ),
+                *(
+                    sample
+                    for (side, workload), numbers in self._connections.items()
+                    for sample in numbers.samples(side, workload)
+                ),
             )
         )

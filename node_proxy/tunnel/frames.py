@@ -1,11 +1,13 @@
-"""HTTP/2 frames that the byte path makes and reads itself: DATA and WINDOW_UPDATE. Pure.
+"""HTTP/2 frames of streams as bytes. Pure.
 
-Nearly every frame is one of these two, and h2 spends more on one of them than the kernel does on
-its payload. Every other frame goes through h2 (`node_proxy.tunnel.protocol`).
-Source: RFC 9113 sections 4.1 (frame format), 6.1 (DATA), 6.9 (WINDOW_UPDATE).
+h2 spends more on a frame than the kernel does on its payload, so what streams are made of is written
+and read here; the connection's own frames go through h2 (`node_proxy.tunnel.protocol`).
+Source: RFC 9113 section 4.1 (frame format) and the sections of 6 that each function names.
 """
 
 import struct
+
+from node_proxy.errors import RemoteProtocolError
 
 FRAME_HEADER = 9
 
@@ -14,6 +16,7 @@ HEADERS = 0x1
 PRIORITY = 0x2
 RST_STREAM = 0x3
 SETTINGS = 0x4
+PUSH_PROMISE = 0x5
 PING = 0x6
 GOAWAY = 0x7
 WINDOW_UPDATE = 0x8
@@ -22,6 +25,10 @@ CONTINUATION = 0x9
 END_STREAM = 0x1
 END_HEADERS = 0x4
 PADDED = 0x8
+HAS_PRIORITY = 0x20
+
+# RFC 9113 section 7: the code of errors in a frame's size.
+FRAME_SIZE_ERROR = 0x6
 
 # RFC 9113 section 6.9.1: a window above this is a flow-control error.
 MAX_WINDOW = 2**31 - 1
@@ -47,14 +54,54 @@ def write_data_header(buffer: bytearray | memoryview, stream_id: int, length: in
     _HEADER.pack_into(buffer, 0, length << 8 | DATA, 0, stream_id)
 
 
+def headers(stream_id: int, block: bytes, *, end_stream: bool = False) -> bytes:
+    """Give a HEADERS frame that holds a whole header block (section 6.2)."""
+    flags = END_HEADERS | (END_STREAM if end_stream else 0)
+    return _HEADER.pack(len(block) << 8 | HEADERS, flags, stream_id) + block
+
+
+def rst_stream(stream_id: int, code: int) -> bytes:
+    """Give a RST_STREAM frame (section 6.4)."""
+    return _WINDOW_UPDATE.pack(4 << 8 | RST_STREAM, 0, stream_id, code)
+
+
+def require_size(payload: memoryview, size: int) -> None:
+    """Check the payload of a frame whose size is fixed.
+
+    Raises:
+        RemoteProtocolError: it is another size, which costs the connection (section 4.2).
+    """
+    if len(payload) != size:
+        raise RemoteProtocolError(
+            f"a frame with {len(payload)} bytes instead of {size}", code=FRAME_SIZE_ERROR
+        )
+
+
+def without_padding(payload: memoryview) -> memoryview:
+    """Give what is between the length of the padding and the padding (sections 6.1 and 6.2).
+
+    Raises:
+        RemoteProtocolError: there is less than that.
+    """
+    if not payload or payload[0] >= len(payload):
+        raise RemoteProtocolError("padding longer than its frame (RFC 9113 section 6.1)")
+    return payload[1 : len(payload) - payload[0]]
+
+
 def empty_end_stream(stream_id: int) -> bytes:
-    """Give an empty DATA frame that carries END_STREAM."""
+    """Give an empty DATA frame that carries END_STREAM (section 6.1)."""
     return _HEADER.pack(DATA, END_STREAM, stream_id)
 
 
 def window_update(stream_id: int, increment: int) -> bytes:
     """Give a WINDOW_UPDATE frame; stream 0 is the connection."""
     return _WINDOW_UPDATE.pack(4 << 8 | WINDOW_UPDATE, 0, stream_id, increment)
+
+
+def read_word(buffer: bytearray | memoryview, position: int) -> int:
+    """Give the 32 bits of payload of the frame whose header begins at `position` (RST_STREAM's code)."""
+    word: int = _INCREMENT.unpack_from(buffer, position + FRAME_HEADER)[0]
+    return word
 
 
 def read_increment(buffer: bytearray | memoryview, position: int) -> int:

@@ -18,6 +18,11 @@ MAX_HEADER_LIST_SIZE = 16 * 1024
 
 # RFC 9113 section 7, for those who handle `StreamReset` or reset streams themselves.
 NO_ERROR = int(ErrorCodes.NO_ERROR)
+PROTOCOL_ERROR = int(ErrorCodes.PROTOCOL_ERROR)
+FLOW_CONTROL_ERROR = int(ErrorCodes.FLOW_CONTROL_ERROR)
+STREAM_CLOSED = int(ErrorCodes.STREAM_CLOSED)
+COMPRESSION_ERROR = int(ErrorCodes.COMPRESSION_ERROR)
+ENHANCE_YOUR_CALM = int(ErrorCodes.ENHANCE_YOUR_CALM)
 CANCEL = int(ErrorCodes.CANCEL)
 CONNECT_ERROR = int(ErrorCodes.CONNECT_ERROR)
 REFUSED_STREAM = int(ErrorCodes.REFUSED_STREAM)

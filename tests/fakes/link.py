@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable
 
+import hpack
+
+from node_proxy.tunnel import frames
 from node_proxy.tunnel.calm import Calm
 from node_proxy.tunnel.events import DataReceived, Event, StreamRequested
 from node_proxy.tunnel.frames import FRAME_HEADER
@@ -15,6 +18,11 @@ AUTHORITY = "10.0.0.2:8080"
 def data(stream_id: int, payload: bytes) -> DataReceived:
     """Give the event that `payload` makes."""
     return DataReceived(stream_id, memoryview(payload))
+
+
+def header_frame(stream_id: int, fields: list[tuple[bytes, bytes]], *, end_stream: bool = False) -> bytes:
+    """Give a HEADERS frame as a peer might send it that says something else than we do."""
+    return frames.headers(stream_id, bytes(hpack.Encoder().encode(fields)), end_stream=end_stream)
 
 
 def payload_of(events: Iterable[Event], stream_id: int) -> bytes:

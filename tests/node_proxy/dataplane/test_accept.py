@@ -2,6 +2,7 @@ import errno
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import cast
 
 import pytest
@@ -50,6 +51,14 @@ class Exhausted:
         """Give the real one's descriptor."""
         return self._listener.fileno()
 
+    def setblocking(self, blocking: bool) -> None:
+        """Pass on."""
+        self._listener.setblocking(blocking)
+
+    def setsockopt(self, *option: int) -> None:
+        """Pass on."""
+        self._listener.setsockopt(*option)
+
     def accept(self) -> tuple[socket.socket, object]:
         """Fail or accept."""
         if self._errors:
@@ -63,7 +72,9 @@ async def test_every_connection_is_taken(listener: socket.socket) -> None:
     callers = [socket.create_connection(listener.getsockname()) for _ in range(count)]
     with Taken() as taken:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_listener, scene().context, listener, taken)
+            context = scene().context
+            nursery.start_soon(context.reactor.run)
+            nursery.start_soon(serve_listener, context, listener, taken)
             await eventually(lambda: len(taken.sockets) == count)
             nursery.cancel_scope.cancel()
         assert {sock.getpeername() for sock in taken.sockets} == {each.getsockname() for each in callers}
@@ -73,9 +84,13 @@ async def test_every_connection_is_taken(listener: socket.socket) -> None:
 
 async def test_connections_are_tuned(listener: socket.socket) -> None:
     """Who takes a connection gets it non-blocking and without Nagle."""
-    with Taken() as taken, socket.create_connection(listener.getsockname()):
+    with ExitStack() as stack, Taken() as taken:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_listener, scene().context, listener, taken)
+            context = scene().context
+            nursery.start_soon(context.reactor.run)
+            nursery.start_soon(serve_listener, context, listener, taken)
+            await trio.testing.wait_all_tasks_blocked()
+            stack.enter_context(socket.create_connection(listener.getsockname()))
             await eventually(lambda: len(taken.sockets) == 1)
             nursery.cancel_scope.cancel()
         assert not taken.sockets[0].getblocking()
@@ -96,6 +111,7 @@ async def serve_failing(listener: socket.socket, errors: list[int]) -> Scene:
     failing = cast("socket.socket", Exhausted(listener, errors))
     with Taken() as taken, socket.create_connection(listener.getsockname()):
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(stage.context.reactor.run)
             nursery.start_soon(serve_listener, stage.context, failing, taken)
             await eventually(lambda: len(taken.sockets) == 1)
             nursery.cancel_scope.cancel()
@@ -129,6 +145,7 @@ async def test_bug_in_the_taker(listener: socket.socket) -> None:
 
         with socket.create_connection(listener.getsockname()) as first:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(stage.context.reactor.run)
                 nursery.start_soon(serve_listener, stage.context, listener, take)
                 await eventually(lambda: stage.counted(telemetry.CRASHES))
                 with socket.create_connection(listener.getsockname()):
@@ -145,7 +162,9 @@ async def test_connection_reset_in_the_queue(listener: socket.socket) -> None:
     gone.close()
     with Taken() as taken, socket.create_connection(listener.getsockname()) as alive:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_listener, scene().context, listener, taken)
+            context = scene().context
+            nursery.start_soon(context.reactor.run)
+            nursery.start_soon(serve_listener, context, listener, taken)
             await eventually(lambda: len(taken.sockets) == 2)
             nursery.cancel_scope.cancel()
         assert taken.sockets[1].getpeername() == alive.getsockname()

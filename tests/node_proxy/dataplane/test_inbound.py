@@ -35,6 +35,42 @@ def workload() -> Iterator[socket.socket]:
         yield sock
 
 
+class SlowWorkload:
+    """A workload whose queue is full: a dial of it is answered once the queue is emptied."""
+
+    def __init__(self, sock: socket.socket, stack: ExitStack) -> None:
+        self.port = port_of(sock)
+        self._sock = sock
+        self._fillers: set[object] = set()
+        in_queue = True
+        while in_queue:
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(sock.getsockname())
+            # The second call tells whether the first has succeeded, as the proxy's own dial asks it.
+            in_queue = filler.connect_ex(sock.getsockname()) == 0
+            self._fillers.add(filler.getsockname())
+
+    async def accept(self) -> socket.socket:
+        """Empty the queue; give the connection that did not fill it."""
+        return await trio.to_thread.run_sync(self._accept)
+
+    def _accept(self) -> socket.socket:
+        while True:
+            served, peer = self._sock.accept()
+            if peer not in self._fillers:
+                return served
+            served.close()
+
+
+@pytest.fixture
+def slow_workload() -> Iterator[SlowWorkload]:
+    """Give a workload that answers late."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as sock, ExitStack() as stack:
+        sock.settimeout(10)
+        yield SlowWorkload(sock, stack)
+
+
 def port_of(sock: socket.socket) -> int:
     """Give the port of a listening socket."""
     port: int = sock.getsockname()[1]
@@ -150,41 +186,45 @@ class TestDial:
             assert at.stage.counted(telemetry.STREAMS_REFUSED, reason="dial_failed") == 1
             assert at.admission._open == set()
 
-    async def test_what_comes_during_the_dial_is_kept(self, workload: socket.socket) -> None:
+    async def test_what_comes_during_the_dial_is_kept(self, slow_workload: SlowWorkload) -> None:
         """Payload and END_STREAM that arrive before the workload answers reach it, in order."""
-        async with door(snapshot(workloads=(local("api", port_of(workload)),))) as at:
-            at.request(f"{ADDRESS}:{port_of(workload)}")
+        port = slow_workload.port
+        async with door(snapshot(workloads=(local("api", port),))) as at:
+            at.request(f"{ADDRESS}:{port}")
             handler = at.tunnel.handlers[STREAM]
             handler.on_data(memoryview(b"early "))
             handler.on_data(memoryview(b"bird"))
             handler.on_ended()
+            assert at.tunnel.accepted == []
+            served = await slow_workload.accept()
             await at.answered()
-            served, _ = workload.accept()
             with served, served.makefile("rb") as stream:
                 assert stream.read() == b"early bird"
             assert at.tunnel.credit == len(b"early bird")
 
-    async def test_caller_gone_during_the_dial(self, workload: socket.socket) -> None:
+    async def test_caller_gone_during_the_dial(self, slow_workload: SlowWorkload) -> None:
         """When the caller resets during the dial the workload's connection is closed again, unanswered."""
-        async with door(snapshot(workloads=(local("api", port_of(workload)),))) as at:
-            at.request(f"{ADDRESS}:{port_of(workload)}")
+        port = slow_workload.port
+        async with door(snapshot(workloads=(local("api", port),))) as at:
+            at.request(f"{ADDRESS}:{port}")
             at.tunnel.handlers[STREAM].on_reset(CANCEL)
-            await trio.testing.wait_all_tasks_blocked()
-            served, _ = workload.accept()
-            with served:
+            with await slow_workload.accept() as served:
+                await trio.testing.wait_all_tasks_blocked()
                 assert served.recv(1) == b""
             assert (at.tunnel.accepted, at.tunnel.refused) == ([], [])
             assert at.admission._open == set()
 
-    async def test_policy_that_changes_during_the_dial(self, workload: socket.socket) -> None:
+    async def test_policy_that_changes_during_the_dial(self, slow_workload: SlowWorkload) -> None:
         """A DENY that comes during the dial cuts the stream before it is accepted."""
-        workloads = (local("api", port_of(workload)),)
+        port = slow_workload.port
+        workloads = (local("api", port),)
         no_web = policy("no-web", Action.DENY, principals=(WEB.principal,))
         async with door(snapshot(workloads=workloads)) as at:
-            at.request(f"{ADDRESS}:{port_of(workload)}")
+            at.request(f"{ADDRESS}:{port}")
             at.stage.enforce(snapshot(revision=2, workloads=workloads, policies=(no_web,)))
             at.admission.judge_again()
             assert at.tunnel.resets == [(STREAM, CANCEL)]
+            (await slow_workload.accept()).close()
             await trio.testing.wait_all_tasks_blocked()
             assert at.tunnel.accepted == []
 

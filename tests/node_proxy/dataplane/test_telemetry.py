@@ -54,23 +54,29 @@ def test_report_is_a_snapshot() -> None:
     assert report.samples[0].value == 1
 
 
-def test_closed_connection() -> None:
-    """The end of a connection is counted with its bytes and whether it was clean."""
+def test_connection() -> None:
+    """A connection is counted while it is open; its end with its bytes and whether it was clean."""
     numbers = Telemetry()
-    numbers.add(telemetry.CONNECTIONS_OPEN, side="inbound")
-    numbers.connection_closed(Traffic(sent=10, received=20), "done", side="inbound")
-    side = ("side", "inbound")
+    for _ in range(2):
+        numbers.connections("inbound", "default/api").begin()
+    numbers.connections("inbound", "default/api").end(Traffic(sent=10, received=20), "done")
+    labels = (("side", "inbound"), ("workload", "default/api"))
     assert values(numbers) == {
-        (telemetry.CONNECTIONS_OPEN, (side,)): 0,
-        (telemetry.CONNECTIONS_CLOSED, (("outcome", "done"), side)): 1,
-        (telemetry.BYTES_SENT, (side,)): 10,
-        (telemetry.BYTES_RECEIVED, (side,)): 20,
+        (telemetry.CONNECTIONS_OPENED, labels): 2,
+        (telemetry.CONNECTIONS_OPEN, labels): 1,
+        (telemetry.CONNECTIONS_CLOSED, (("outcome", "done"), *labels)): 1,
+        (telemetry.CONNECTIONS_CLOSED, (("outcome", "refused"), *labels)): 0,
+        (telemetry.CONNECTIONS_CLOSED, (("outcome", "cut"), *labels)): 0,
+        (telemetry.BYTES_SENT, labels): 10,
+        (telemetry.BYTES_RECEIVED, labels): 20,
     }
 
 
 def test_every_other_outcome_is_a_cut() -> None:
-    """Outcomes are free text for the log; the label has two values, so that it stays countable."""
+    """Outcomes are free text for the log; the label has three values, so that it stays countable."""
     numbers = Telemetry()
-    numbers.connection_closed(Traffic(), "the far side reset the stream (8)")
-    numbers.connection_closed(Traffic(), "policy: default/no-web")
-    assert values(numbers)[telemetry.CONNECTIONS_CLOSED, (("outcome", "cut"),)] == 2
+    api = numbers.connections("outbound", "default/api")
+    for outcome in ("the far side reset the stream (8)", "policy: default/no-web", "refused"):
+        api.begin()
+        api.end(Traffic(), outcome)
+    assert (api.cut, api.refused, api.done) == (2, 1, 0)

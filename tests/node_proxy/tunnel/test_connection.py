@@ -8,7 +8,7 @@ from node_proxy.tunnel.events import PeerDraining, StreamAccepted, StreamEnded, 
 from node_proxy.tunnel.handlers import TUNNEL_CLOSED
 from node_proxy.tunnel.http2 import CANCEL, REFUSED_STREAM, Role
 from tests.fakes.driven_tunnel import READABLE, connected
-from tests.fakes.link import AUTHORITY, data
+from tests.fakes.link import AUTHORITY, data, header_frame
 from tests.fakes.stream_handler import RecordingHandler
 from tests.fakes.tls import FIRST_FD
 
@@ -130,9 +130,8 @@ class TestServer:
         """A request that is no CONNECT is told to whoever logs such things."""
         driven = connected(Role.SERVER)
         get = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"api"), (b":path", b"/")]
-        driven.peer.protocol._h2.send_headers(1, get, end_stream=True)
-        driven.peer.protocol._flush_h2()
-        driven.exchange()
+        driven.tls.incoming += header_frame(1, get, end_stream=True)
+        driven.poller.ready(FIRST_FD, READABLE)
         assert [rejected.status for rejected in driven.rejected] == [405]
 
     def test_another_handler_may_take_over(self) -> None:

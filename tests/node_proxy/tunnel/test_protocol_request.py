@@ -15,7 +15,7 @@ from node_proxy.tunnel.events import (
     WindowOpened,
 )
 from node_proxy.tunnel.http2 import CANCEL, MAX_CONCURRENT_STREAMS, Role
-from tests.fakes.link import AUTHORITY, End, Link, established
+from tests.fakes.link import AUTHORITY, End, Link, established, header_frame
 
 
 class TestHandshake:
@@ -108,15 +108,14 @@ class TestRequest:
         """Every 2xx answer to a CONNECT means that it stands (RFC 9110 section 9.3.6)."""
         link = established()
         stream_id = link.request()
-        link.server.protocol._h2.send_headers(stream_id, [(b":status", b"%d" % status)])
-        link.server.protocol._flush_h2()
-        assert link.news()[0] == [StreamAccepted(stream_id)]
+        answer = header_frame(stream_id, [(b":status", b"%d" % status)])
+        assert link.client.receive(answer) == [StreamAccepted(stream_id)]
 
     def test_informational_answer_is_no_answer(self) -> None:
         """A 1xx before the answer changes nothing."""
         link = established()
         stream_id = link.request()
-        link.server.protocol._h2.send_headers(stream_id, [(b":status", b"103")])
+        assert link.client.receive(header_frame(stream_id, [(b":status", b"103")])) == []
         link.server.protocol.accept_stream(stream_id)
         assert link.news()[0] == [StreamAccepted(stream_id)]
 
@@ -169,7 +168,7 @@ class TestRequest:
     def test_no_capacity_when_ids_are_used_up(self) -> None:
         """A tunnel whose stream ids have run out asks for another tunnel instead of failing."""
         link = established()
-        link.client.protocol._h2.highest_outbound_stream_id = 2**31 - 3
+        link.client.protocol._highest_own_stream = 2**31 - 3
         last = link.client.protocol.open_stream(AUTHORITY)
         assert last == 2**31 - 1
         assert not link.client.protocol.has_capacity
@@ -191,8 +190,6 @@ class TestRequest:
     def test_anything_but_connect_is_405(self, headers: list[tuple[bytes, bytes]]) -> None:
         """A request that is no plain CONNECT is answered by the protocol itself, and reported."""
         link = established()
-        link.client.protocol._h2.send_headers(1, headers, end_stream=True)
-        link.client.protocol._flush_h2()
-        _, server = link.news()
+        server = link.server.receive(header_frame(1, headers, end_stream=True))
         assert server == [RequestRejected(1, 405, "method_not_allowed")]
         assert link.server.protocol.open_streams == 0

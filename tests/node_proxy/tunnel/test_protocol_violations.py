@@ -9,9 +9,9 @@ import pytest
 from node_proxy.errors import RemoteProtocolError
 from node_proxy.tunnel.calm import CAPACITY, REFILL_PER_SECOND
 from node_proxy.tunnel.events import PingAcknowledged, StreamReset
-from node_proxy.tunnel.frames import FRAME_HEADER
-from node_proxy.tunnel.http2 import MAX_CONCURRENT_STREAMS, MAX_FRAME_SIZE, Role
-from tests.fakes.link import AUTHORITY, End, data, established
+from node_proxy.tunnel.frames import FRAME_HEADER, rst_stream
+from node_proxy.tunnel.http2 import MAX_CONCURRENT_STREAMS, MAX_FRAME_SIZE, REFUSED_STREAM, Role
+from tests.fakes.link import AUTHORITY, End, data, established, header_frame
 
 # RFC 9113 section 7.
 PROTOCOL_ERROR = 1
@@ -117,9 +117,8 @@ class TestBrokenStream:
         """An answer whose status is no number is malformed and costs its stream (section 8.1.1)."""
         link = established()
         stream_id = link.request()
-        link.server.protocol._h2.send_headers(stream_id, [(b":status", b"yes")])
-        link.server.protocol._flush_h2()
-        assert link.news()[0] == [StreamReset(stream_id, PROTOCOL_ERROR)]
+        answer = header_frame(stream_id, [(b":status", b"yes")])
+        assert link.client.receive(answer) == [StreamReset(stream_id, PROTOCOL_ERROR)]
 
 
 class TestFraming:
@@ -284,13 +283,16 @@ class TestFloods:
             link.client.receive(link.server.take_outbox())
 
     def test_too_many_streams(self) -> None:
-        """More streams than we allow end the connection."""
+        """Streams beyond those we allow are refused, so that they can be tried elsewhere (section 5.1.2)."""
         link = established()
         for stream_id in range(1, 2 * MAX_CONCURRENT_STREAMS + 1, 2):
             link.server.receive(connect(stream_id))
         assert link.server.protocol.open_streams == MAX_CONCURRENT_STREAMS
         link.server.take_outbox()
-        assert breaks(link.server, connect(2 * MAX_CONCURRENT_STREAMS + 1))
+        excess = 2 * MAX_CONCURRENT_STREAMS + 1
+        assert link.server.receive(connect(excess)) == []
+        assert link.server.take_outbox() == rst_stream(excess, REFUSED_STREAM)
+        assert link.server.protocol.open_streams == MAX_CONCURRENT_STREAMS
 
     def test_endless_header_list(self) -> None:
         """A header list of more than 16 KiB is refused, however well it compresses (section 10.5.1)."""
