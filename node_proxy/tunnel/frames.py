@@ -22,16 +22,23 @@ GOAWAY = 0x7
 WINDOW_UPDATE = 0x8
 CONTINUATION = 0x9
 
+ACK = 0x1
 END_STREAM = 0x1
 END_HEADERS = 0x4
 PADDED = 0x8
 HAS_PRIORITY = 0x20
 
-# RFC 9113 section 7: the code of errors in a frame's size.
+# RFC 9113 section 7: the codes of errors in a frame's size and in its use.
 FRAME_SIZE_ERROR = 0x6
+ENHANCE_YOUR_CALM = 0xB
 
 # RFC 9113 section 6.9.1: a window above this is a flow-control error.
 MAX_WINDOW = 2**31 - 1
+
+# RFC 9113 section 6.5.2 names six, RFC 8441 one more; nghttp2 takes no more than 32 in one frame either.
+_LAST_SETTING = 0x8
+_SETTING_SIZE = 6
+_MAX_SETTINGS_SIZE = 32 * _SETTING_SIZE
 
 # Length and type share the first four bytes: 24 bits and 8 bits.
 _HEADER = struct.Struct(">IBI")
@@ -86,6 +93,25 @@ def without_padding(payload: memoryview) -> memoryview:
     if not payload or payload[0] >= len(payload):
         raise RemoteProtocolError("padding longer than its frame (RFC 9113 section 6.1)")
     return payload[1 : len(payload) - payload[0]]
+
+
+def known_settings(frame: memoryview) -> bytes:
+    """Give a SETTINGS frame without unknown settings, which h2 would remember (section 6.5.2: ignore them).
+
+    Raises:
+        RemoteProtocolError: it is of wrong size, or holds more settings than there could be a reason for.
+    """
+    _, _, flags, stream_id = read_header(frame, 0)
+    payload = frame[FRAME_HEADER:]
+    if len(payload) > _MAX_SETTINGS_SIZE:
+        raise RemoteProtocolError("SETTINGS without end", code=ENHANCE_YOUR_CALM)
+    if flags & ACK:
+        require_size(payload, 0)
+    if len(payload) % _SETTING_SIZE:
+        raise RemoteProtocolError("SETTINGS that end within a setting", code=FRAME_SIZE_ERROR)
+    settings = (payload[i : i + _SETTING_SIZE] for i in range(0, len(payload), _SETTING_SIZE))
+    known = b"".join(each for each in settings if each[0] == 0 and each[1] <= _LAST_SETTING)
+    return _HEADER.pack(len(known) << 8 | SETTINGS, flags, stream_id) + known
 
 
 def empty_end_stream(stream_id: int) -> bytes:

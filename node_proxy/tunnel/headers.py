@@ -28,6 +28,8 @@ MAX_HEADER_BLOCK = 2 * MAX_HEADER_LIST_SIZE
 _CONNECT = b"\x02\x07CONNECT\x01"
 _STATUS_200 = b"\x88"
 _STATUS_NAME = b"\x08"
+# Goes before our first block: we keep no table, whatever the peer allows (RFC 7541 sections 4.2 and 6.3).
+NO_TABLE = b"\x20"
 _NEW_NAME = b"\x00"
 # A string's length below this fits the first byte (section 5.1, a prefix of 7 bits).
 _ONE_BYTE_LENGTH = 127
@@ -44,6 +46,7 @@ _CONNECTION_SPECIFIC = frozenset(
 # RFC 9113 section 8.2.1: no upper case, no controls, no spaces; values not framed by white space.
 _NAME = re.compile(rb"[!-9;-@\[-~]+\Z")
 _VALUE = re.compile(rb"(?![ \t])[^\x00\r\n]*(?<![ \t])\Z")
+_NOT_PRINTABLE = re.compile(rb"[^!-~]+")
 
 
 def write_request(authority: str, fields: Fields = ()) -> bytes:
@@ -58,7 +61,8 @@ def write_accepted() -> bytes:
 
 def write_refused(status: int, reason: str) -> bytes:
     """Give the block of an answer with `status` and the reason header."""
-    text = reason.encode("ascii", "replace")[:MAX_REASON]
+    # Cut first: a value that ends with a space would make the whole answer malformed.
+    text = _NOT_PRINTABLE.sub(b" ", reason.encode("ascii", "replace")[:MAX_REASON]).strip()
     return _STATUS_NAME + _string(b"%d" % status) + _literals([(REASON_HEADER, text)])
 
 
@@ -150,6 +154,8 @@ class HeaderBlocks:
         Raises:
             RemoteProtocolError: the frame is malformed, continues nothing, or the block is endless.
         """
+        if stream_id == 0:
+            raise RemoteProtocolError("headers for the connection (RFC 9113 section 6.2)")
         if kind == frames.HEADERS:
             self._fragment = bytes(_fragment_of(flags, payload))
             self._end_stream = bool(flags & frames.END_STREAM)
@@ -177,6 +183,10 @@ def _fragment_of(flags: int, payload: memoryview) -> memoryview:
     return payload[5:]
 
 
+def _is_other_te(name: bytes, value: bytes) -> bool:
+    return name == b"te" and value.lower() != b"trailers"
+
+
 def malformed(fields: Fields, *, request: bool) -> str:
     """Say what makes a request or an answer malformed (RFC 9113 sections 8.2 and 8.3), or nothing."""
     allowed = _REQUEST_PSEUDO if request else _ANSWER_PSEUDO
@@ -191,7 +201,7 @@ def malformed(fields: Fields, *, request: bool) -> str:
             seen.add(name)
             continue
         regular = True
-        if not _NAME.match(name) or name in _CONNECTION_SPECIFIC or (name == b"te" and value != b"trailers"):
+        if not _NAME.match(name) or name in _CONNECTION_SPECIFIC or _is_other_te(name, value):
             return f"a header named {name!r}"
     if request and dict(fields).get(b":method") == b"CONNECT" and b":protocol" not in seen:
         # RFC 9113 section 8.5.

@@ -37,15 +37,7 @@ class Role(enum.Enum):
 
 def new_connection(role: Role) -> h2.connection.H2Connection:
     """Give an h2 connection that has its preface and SETTINGS ready to send."""
-    connection = h2.connection.H2Connection(
-        config=h2.config.H2Configuration(
-            client_side=role is Role.CLIENT,
-            header_encoding=None,
-            # What we send is made here, of constants; what we receive is checked.
-            validate_outbound_headers=False,
-            normalize_outbound_headers=False,
-        )
-    )
+    connection = h2.connection.H2Connection(config=h2.config.H2Configuration(client_side=role is Role.CLIENT))
     connection.local_settings = Settings(
         client=role is Role.CLIENT,
         initial_values={
@@ -56,8 +48,5 @@ def new_connection(role: Role) -> h2.connection.H2Connection:
             SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEADER_LIST_SIZE,
         },
     )
-    # Settings given at construction do not reach the frame buffer and the decoder by themselves.
-    connection.incoming_buffer.max_frame_size = MAX_FRAME_SIZE
-    connection.decoder.max_header_list_size = MAX_HEADER_LIST_SIZE
     connection.initiate_connection()
     return connection

@@ -36,6 +36,7 @@ from node_proxy.tunnel.events import (
     WindowOpened,
 )
 from node_proxy.tunnel.headers import (
+    NO_TABLE,
     REASON_HEADER,
     Fields,
     HeaderBlock,
@@ -78,11 +79,11 @@ class _Stream:
 
     __slots__ = ("answered", "receive", "received_end", "send", "sent_end")
 
-    def __init__(self, send_window: int, budget: WindowBudget, *, answered: bool) -> None:
+    def __init__(self, send_window: int, budget: WindowBudget) -> None:
         self.send = SendWindow(send_window)
         self.receive = ReceiveWindow(budget)
-        # Whether the peer may send payload: a server's must wait for its answer to us.
-        self.answered = answered
+        # Whether the CONNECT stands: its 2xx came, or we sent it.
+        self.answered = False
         self.sent_end = False
         self.received_end = False
 
@@ -104,6 +105,7 @@ class TunnelProtocol:
         self._preface_due = role is Role.SERVER
         self._established = False
         self._header_blocks = HeaderBlocks()
+        self._block_prefix = NO_TABLE
         # The streams we reset last, in order; a set that forgets its oldest.
         self._resets: dict[int, None] = {}
         self._highest_peer_stream = 0
@@ -159,19 +161,19 @@ class TunnelProtocol:
         if self.role is Role.SERVER or not self.has_capacity:
             raise LocalProtocolError("this end of the tunnel may not open a stream now")
         stream_id = self._highest_own_stream + 2 if self._highest_own_stream else 1
-        self._output += frames.headers(stream_id, write_request(authority, headers))
+        self._send_block(stream_id, write_request(authority, headers))
         # The peer's answer was asked for, so it is no flood, however many are refused.
         self._calm.credit()
         self._highest_own_stream = stream_id
-        self._streams[stream_id] = _Stream(self._initial_send_window, self._budget, answered=False)
+        self._streams[stream_id] = _Stream(self._initial_send_window, self._budget)
         return stream_id
 
     def accept_stream(self, stream_id: int) -> None:
         """Answer a CONNECT with 200; payload may flow."""
-        if stream_id not in self._streams:
-            return
-        self._calm.credit()
-        self._output += frames.headers(stream_id, write_accepted())
+        if stream := self._streams.get(stream_id):
+            self._calm.credit()
+            stream.answered = True
+            self._send_block(stream_id, write_accepted())
 
     def refuse_stream(self, stream_id: int, status: int, reason: str) -> None:
         """Answer a CONNECT with `status` and the reason header, and forget the stream."""
@@ -183,10 +185,14 @@ class TunnelProtocol:
         stream = self._streams.get(stream_id)
         if stream is None:
             return
-        self._output += frames.headers(stream_id, write_refused(status, reason), end_stream=True)
+        self._send_block(stream_id, write_refused(status, reason), end_stream=True)
         stream.sent_end = True
         # The peer may send on without knowing; NO_ERROR tells it to stop (RFC 9113 section 8.1).
         self.reset_stream(stream_id, NO_ERROR)
+
+    def _send_block(self, stream_id: int, block: bytes, *, end_stream: bool = False) -> None:
+        self._output += frames.headers(stream_id, self._block_prefix + block, end_stream=end_stream)
+        self._block_prefix = b""
 
     def write_data_header(self, buffer: bytearray, stream_id: int, length: int) -> None:
         """Account for `length` payload bytes and write their frame header into the buffer's first nine bytes.
@@ -308,7 +314,7 @@ class TunnelProtocol:
                 data[position + frames.FRAME_HEADER : frame_end], flags, stream_id, now, events
             )
             return
-        if not self._calm.spend(now):
+        if not self._calm.spend(now, frame_end - position):
             raise RemoteProtocolError("more control frames than a working peer needs", code=ENHANCE_YOUR_CALM)
         payload = data[position + frames.FRAME_HEADER : frame_end]
         match kind:
@@ -327,6 +333,8 @@ class TunnelProtocol:
             case frames.GOAWAY:
                 if len(payload) < 8:
                     raise RemoteProtocolError("a GOAWAY of wrong size", code=frames.FRAME_SIZE_ERROR)
+                if stream_id:
+                    raise RemoteProtocolError("a GOAWAY for a stream (RFC 9113 section 6.8)")
                 self.draining = True
                 events.append(PeerDraining(*frames.read_goaway(data, position)))
             case frames.PRIORITY:
@@ -335,7 +343,9 @@ class TunnelProtocol:
                     raise RemoteProtocolError("a PRIORITY for the connection")
             case frames.PUSH_PROMISE:
                 raise RemoteProtocolError("a PUSH_PROMISE, and push is off (RFC 9113 section 8.4)")
-            case frames.SETTINGS | frames.PING:
+            case frames.SETTINGS:
+                self._feed_h2(frames.known_settings(data[position:frame_end]), events)
+            case frames.PING:
                 self._feed_h2(data[position:frame_end], events)
             case _:
                 # RFC 9113 section 4.1: unknown types are ignored.
@@ -349,9 +359,7 @@ class TunnelProtocol:
         if self._connection_received >= CONNECTION_WINDOW // 2:
             self._output += frames.window_update(0, self._connection_received)
             self._connection_received = 0
-        if length:
-            self._calm.credit()
-        elif not self._calm.spend(now):
+        if not length and not self._calm.spend(now):
             raise RemoteProtocolError("a flood of empty frames", code=ENHANCE_YOUR_CALM)
         stream = self._streams.get(stream_id)
         if stream is None:
@@ -360,7 +368,7 @@ class TunnelProtocol:
         if stream.received_end:
             self._break_stream(stream_id, STREAM_CLOSED, events)
             return
-        if not stream.answered:
+        if self.role is Role.CLIENT and not stream.answered:
             self._break_stream(stream_id, PROTOCOL_ERROR, events)
             return
         if not stream.receive.take(length):
@@ -369,6 +377,9 @@ class TunnelProtocol:
         if flags & frames.PADDED:
             payload = self._strip_padding(payload, stream_id)
         if payload:
+            # Payload of streams that have ended or were not accepted would pay for a rapid reset.
+            if stream.answered:
+                self._calm.credit()
             events.append(DataReceived(stream_id, payload))
         if flags & frames.END_STREAM:
             self._receive_end(stream_id, stream, events)
@@ -426,7 +437,7 @@ class TunnelProtocol:
     def _receive_request(self, stream_id: int, fields: Fields, ended: bool, events: list[Event]) -> None:
         self._highest_peer_stream = stream_id
         full = len(self._streams) >= MAX_CONCURRENT_STREAMS
-        stream = self._streams[stream_id] = _Stream(self._initial_send_window, self._budget, answered=True)
+        stream = self._streams[stream_id] = _Stream(self._initial_send_window, self._budget)
         stream.received_end = ended
         if full or (self._refuse_above is not None and stream_id > self._refuse_above):
             # RFC 9113 section 8.7: REFUSED_STREAM tells the peer that a retry elsewhere is safe.
@@ -452,7 +463,7 @@ class TunnelProtocol:
     ) -> None:
         headers = dict(fields)
         text = headers.get(b":status", b"")
-        if malformed(fields, request=False) or len(text) != 3 or not text.isdigit():
+        if malformed(fields, request=False) or len(text) != 3 or not text.isdigit() or text < b"100":
             # RFC 9113 section 8.1.1: a malformed answer costs its stream.
             self._break_stream(stream_id, PROTOCOL_ERROR, events)
             return

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_proxy.tunnel.calm import CAPACITY, EARNED_BY_WORK, REFILL_PER_SECOND, Calm
+from node_proxy.tunnel.calm import BYTES_PER_TOKEN, CAPACITY, EARNED_BY_WORK, REFILL_PER_SECOND, Calm
 
 
 def spent_until_refused(calm: Calm, now: float) -> int:
@@ -40,6 +40,15 @@ def test_work_is_not_saved_up() -> None:
     for _ in range(100_000):
         calm.credit()
     assert spent_until_refused(calm, 3600.0) == CAPACITY
+
+
+def test_large_frames_cost_more() -> None:
+    """A frame costs a token, and one more for each KiB of it."""
+    calm = Calm(0.0)
+    passed = 0
+    while calm.spend(0.0, 3 * BYTES_PER_TOKEN):
+        passed += 1
+    assert passed == CAPACITY / 4
 
 
 def test_working_peer_is_never_refused() -> None:

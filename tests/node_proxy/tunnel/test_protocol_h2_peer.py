@@ -3,6 +3,7 @@
 import h2.config
 import h2.connection
 import h2.events
+import h2.settings
 import pytest
 
 from node_proxy.tunnel.events import (
@@ -200,6 +201,15 @@ def test_settings_and_pings(client: PlainPeer) -> None:
     assert len(client.heard_of(h2.events.PingAckReceived)) == 1
     client.ours.protocol.ping()
     assert client.exchange() == [PingAcknowledged()]
+
+
+@pytest.mark.parametrize("size", [0, 100])
+def test_peer_that_shrinks_its_header_table(client: PlainPeer, size: int) -> None:
+    """A peer may shrink its header table at any time: our blocks need none (RFC 7541 section 4.2)."""
+    client.h2.update_settings({h2.settings.SettingCodes.HEADER_TABLE_SIZE: size})
+    client.exchange()
+    client.connect()
+    assert len(client.heard_of(h2.events.ResponseReceived)) == 1
 
 
 def test_trailers_end_a_stream(client: PlainPeer) -> None:

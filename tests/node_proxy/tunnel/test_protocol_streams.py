@@ -1,15 +1,17 @@
 """RFC 9113 sections 5.1 (stream states), 6.1 (DATA) and 6.4 (RST_STREAM), between two of ours."""
 
+import hpack
 import hyperframe.frame
 import pytest
 
-from node_proxy.tunnel.events import (
-    StreamEnded,
-    StreamReset,
-)
+from node_proxy.tunnel import frames
+from node_proxy.tunnel.events import StreamEnded, StreamRefused, StreamReset
+from node_proxy.tunnel.headers import write_accepted
 from node_proxy.tunnel.http2 import CANCEL
+from node_proxy.tunnel.protocol import REMEMBERED_RESETS
 from node_proxy.tunnel.windows import INITIAL_WINDOW
-from tests.fakes.link import data, established
+from tests.fakes.hostile import breaks, connect
+from tests.fakes.link import AUTHORITY, data, established
 
 
 class TestData:
@@ -86,13 +88,12 @@ class TestEnd:
         assert link.news()[1] == [data(stream_id, b"more"), StreamEnded(stream_id)]
 
     def test_both_ends_forget(self) -> None:
-        """A stream that has ended both ways is kept nowhere, in h2 neither."""
+        """A stream that has ended both ways is kept at neither end."""
         link = established()
         stream_id = link.accepted()
         link.client.protocol.end_stream(stream_id)
         link.server.protocol.end_stream(stream_id)
         link.deliver()
-        assert link.client.protocol.open_streams == link.server.protocol.open_streams == 0
         assert link.client.protocol.open_streams == link.server.protocol.open_streams == 0
 
     def test_end_with_payload(self) -> None:
@@ -168,6 +169,92 @@ class TestReset:
         link.client.protocol.reset_stream(first)
         link.client.send(second, b"alive")
         assert link.news()[1] == [StreamReset(first, CANCEL), data(second, b"alive")]
+
+
+LATE = {
+    "data": hyperframe.frame.DataFrame(1, b"late").serialize(),
+    "window-update": hyperframe.frame.WindowUpdateFrame(1, window_increment=1).serialize(),
+    "reset": hyperframe.frame.RstStreamFrame(1, error_code=8).serialize(),
+    "priority": hyperframe.frame.PriorityFrame(1, depends_on=0).serialize(),
+}
+
+
+class TestLate:
+    @pytest.mark.parametrize("frame", LATE.values(), ids=LATE)
+    def test_frame_of_a_stream_that_has_ended(self, frame: bytes) -> None:
+        """Frames but HEADERS that come when both ends have ended are dropped, at either end."""
+        link = established()
+        assert link.accepted() == 1
+        link.client.protocol.end_stream(1)
+        link.server.protocol.end_stream(1)
+        link.news()
+        assert link.client.receive(frame) == link.server.receive(frame) == []
+        assert link.client.take_outbox() == link.server.take_outbox() == b""
+
+    @pytest.mark.parametrize("frame", LATE.values(), ids=LATE)
+    def test_frame_of_a_stream_that_was_reset(self, frame: bytes) -> None:
+        """The same of a stream that we reset: the peer may not know yet (section 5.1)."""
+        link = established()
+        assert link.accepted() == 1
+        link.client.protocol.reset_stream(1)
+        link.client.take_outbox()
+        assert link.client.receive(frame) == []
+        assert link.client.take_outbox() == b""
+
+    def test_headers_of_a_stream_that_has_ended(self) -> None:
+        """HEADERS when both ends have ended are no accident and end the connection."""
+        link = established()
+        stream_id = link.accepted()
+        link.client.protocol.end_stream(stream_id)
+        link.server.protocol.end_stream(stream_id)
+        link.news()
+        assert breaks(link.server, connect(stream_id))
+
+    def test_headers_of_a_stream_that_the_peer_reset(self) -> None:
+        """Nor does anybody send HEADERS behind his own reset."""
+        link = established()
+        link.server.receive(connect(1) + LATE["reset"])
+        assert breaks(link.server, connect(1))
+
+    def test_late_headers_are_read(self) -> None:
+        """The next answer may be compressed against a late one that nobody waits for (section 4.3)."""
+        link = established()
+        late, next_one = link.request(), link.request()
+        link.client.protocol.reset_stream(late)
+        encoder = hpack.Encoder()
+        fields = [(b":status", b"403"), (b"nodemesh-reason", b"denied")]
+        link.client.receive(frames.headers(late, bytes(encoder.encode(fields))))
+        answer = frames.headers(next_one, bytes(encoder.encode(fields)))
+        assert link.client.receive(answer) == [StreamRefused(next_one, 403, "denied")]
+
+    def test_refused_requests_are_read(self) -> None:
+        """The block of a request beyond the limit counts for the next one as well."""
+        link = established()
+        encoder = hpack.Encoder()
+        fields = [(b":method", b"CONNECT"), (b":authority", b"10.0.0.2:8080")]
+        link.server.protocol.drain()
+        assert link.server.receive(frames.headers(1, bytes(encoder.encode(fields)))) == []
+        second = bytes(encoder.encode(fields))
+        assert len(second) == 2
+        assert link.server.receive(frames.headers(3, second)) == []
+
+    def test_as_many_late_answers_as_are_remembered(self) -> None:
+        """Answers to thousands of streams that were given up meanwhile harm nobody."""
+        link = established()
+        for _ in range(REMEMBERED_RESETS):
+            link.client.protocol.reset_stream(link.client.protocol.open_stream(AUTHORITY))
+        assert link.client.protocol.open_streams == 0
+        for stream_id in range(1, 2 * REMEMBERED_RESETS, 2):
+            link.client.now += 1.0
+            assert link.client.receive(frames.headers(stream_id, write_accepted())) == []
+
+    def test_trailers_that_cross_a_refusal(self) -> None:
+        """A client that has not heard of its refusal yet may end its payload with trailers."""
+        link = established()
+        stream_id = link.request()
+        link.server.protocol.refuse_stream(stream_id, 403, "denied")
+        trailers = frames.headers(stream_id, bytes(hpack.Encoder().encode([(b"x", b"1")])), end_stream=True)
+        assert link.server.receive(trailers) == []
 
 
 class TestClose:
