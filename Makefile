@@ -5,10 +5,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+BENCH_STAMP := $(VENV)/.bench-stamp
 # Extra arguments for pytest: make test ARGS="-k relay -x"
 ARGS ?=
 # make demo KEEP=1 leaves the demo's mesh running until Ctrl-C.
 KEEP ?=
+# make bench ROUNDS=5 SECONDS=4 ONLY=nodemesh,envoy; without ONLY all of tests/bench.
+ROUNDS ?= 5
+SECONDS ?= 1
+ONLY ?=
 
 # command:package, for Debian and its kin.
 TOOLS := ip:iproute2 ss:iproute2 nft:nftables curl:curl openssl:openssl ps:procps setpriv:util-linux \
@@ -33,8 +38,9 @@ check: $(STAMP) ## formatting, lint, types, import contracts, file sizes
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tests.support.file_sizes
 
-bench: $(STAMP) ## compare a pair of proxies with a direct connection, in one run
-	@$(BIN)/python -m tests.bench
+bench: $(BENCH_STAMP) ## compare with Envoy, nginx, haproxy, stunnel (ROUNDS=, SECONDS= a job, ONLY=nodemesh,envoy)
+	@sh tests/bench/install.sh
+	@$(BIN)/python -m tests.bench --rounds $(ROUNDS) --seconds $(SECONDS) --only "$(ONLY)"
 
 lock: .cache/uv/bin/uv ## pin every dependency with its hashes anew (set UPGRADE=--upgrade to move to newer ones)
 	@env -u PIP_FIND_LINKS -u UV_FIND_LINKS .cache/uv/bin/uv pip compile --quiet $(UPGRADE) \
@@ -73,6 +79,12 @@ $(STAMP): pyproject.toml requirements.lock | system
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
+
+# Not in requirements.lock: only the plot needs it, and the figures do not need the plot.
+$(BENCH_STAMP): $(STAMP)
+	@group='import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["bench"])'; \
+	if $(BIN)/python -c "$$group" | xargs $(BIN)/python -m pip install --quiet --disable-pip-version-check; \
+	then touch $@; else echo "there will be no plot"; fi
 
 .cache/uv/bin/uv:
 	@"$(PYTHON)" -m venv .cache/uv

@@ -11,7 +11,7 @@ import select
 import structlog
 import trio
 
-from node_proxy.tunnel.handlers import PollHandler
+from node_proxy.tunnel.handlers import PollHandler, TurnEndHandler
 
 # How many ready sockets one turn handles before other trio tasks (handshakes, control) may run.
 BATCH = 256
@@ -25,6 +25,8 @@ class Reactor:
         self._epoll = select.epoll()
         self._handlers: dict[int, PollHandler] = {}
         self._log = structlog.get_logger()
+        self._in_turn = False
+        self._put_off: list[TurnEndHandler] = []
         self.crashes = 0
 
     def register(self, fd: int, events: int, handler: PollHandler) -> None:
@@ -54,19 +56,17 @@ class Reactor:
                 if turns % TURNS_BEFORE_CHECKPOINT == 0:
                     await trio.lowlevel.checkpoint()
 
-    def _crashed(self, fd: int, handler: PollHandler, error: Exception) -> None:
-        self.crashes += 1
-        self._log.exception("handler crashed", handler=type(handler).__name__)
-        try:
-            handler.on_crash(error)
-        except Exception:  # noqa: BLE001 - then it cannot even give up: never call it again
-            self._log.exception("handler cannot give up", handler=type(handler).__name__)
-            if self._handlers.get(fd) is handler:
-                self.unregister(fd)
+    def at_turn_end(self, handler: TurnEndHandler) -> None:
+        """Call `handler` once, after the sockets that are ready now; at once when none are being handled."""
+        if self._in_turn:
+            self._put_off.append(handler)
+        else:
+            self._end_turn(handler)
 
     def _turn(self) -> bool:
         ready = self._epoll.poll(0, BATCH)
         handlers = self._handlers
+        self._in_turn = True
         for fd, events in ready:
             handler = handlers.get(fd)
             if handler is None:
@@ -74,5 +74,28 @@ class Reactor:
             try:
                 handler.on_ready(events)
             except Exception as error:  # noqa: BLE001 - the one catch: a bug costs its connection, not the worker
-                self._crashed(fd, handler, error)
+                if not self._gave_up(handler, error) and handlers.get(fd) is handler:
+                    # Never call it again.
+                    self.unregister(fd)
+        self._in_turn = False
+        put_off, self._put_off = self._put_off, []
+        for each in put_off:
+            self._end_turn(each)
         return bool(ready)
+
+    def _end_turn(self, handler: TurnEndHandler) -> None:
+        try:
+            handler.on_turn_end()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._gave_up(handler, error)
+
+    def _gave_up(self, handler: PollHandler | TurnEndHandler, error: Exception) -> bool:
+        """Let a handler that has crashed give up; False when it cannot even do that."""
+        self.crashes += 1
+        self._log.exception("handler crashed", handler=type(handler).__name__)
+        try:
+            handler.on_crash(error)
+        except Exception:  # noqa: BLE001 - as above
+            self._log.exception("handler cannot give up", handler=type(handler).__name__)
+            return False
+        return True

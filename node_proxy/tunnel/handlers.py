@@ -19,6 +19,16 @@ class PollHandler(Protocol):
         """Give up: `on_ready` raised `error`, which is a bug."""
 
 
+class TurnEndHandler(Protocol):
+    """What wants to be called once more when everything that is ready now has been handled."""
+
+    def on_turn_end(self) -> None:
+        """Do what was put off; must not block."""
+
+    def on_crash(self, error: Exception) -> None:
+        """Give up: `on_turn_end` raised `error`, which is a bug."""
+
+
 class Poller(Protocol):
     """Readiness of descriptors; the reactor of the data plane, or a test's by hand."""
 
@@ -30,6 +40,9 @@ class Poller(Protocol):
 
     def unregister(self, fd: int) -> None:
         """Stop watching; no call comes after this."""
+
+    def at_turn_end(self, handler: TurnEndHandler) -> None:
+        """Call `handler` once, after the sockets that are ready now; at once when none are being handled."""
 
 
 class StreamHandler(Protocol):

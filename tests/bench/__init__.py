@@ -1,1 +1,1 @@
-"""`make bench`: what a pair of proxies costs, as ratios to a direct connection measured in turn."""
+"""`make bench`: a pair of proxies beside real peers that do the same, in one run. It never asserts."""

@@ -4,7 +4,7 @@ import select
 import time
 from collections.abc import Callable
 
-from node_proxy.tunnel.handlers import PollHandler
+from node_proxy.tunnel.handlers import PollHandler, TurnEndHandler
 
 # Only keeps a broken test from hanging.
 PATIENCE = 10.0
@@ -15,6 +15,8 @@ class ManualPoller:
 
     def __init__(self) -> None:
         self.watched: dict[int, tuple[int, PollHandler]] = {}
+        self.in_turn = False
+        self.put_off: list[TurnEndHandler] = []
 
     def register(self, fd: int, events: int, handler: PollHandler) -> None:
         """Watch `fd`, which nobody does yet."""
@@ -28,6 +30,20 @@ class ManualPoller:
     def unregister(self, fd: int) -> None:
         """Stop watching."""
         del self.watched[fd]
+
+    def at_turn_end(self, handler: TurnEndHandler) -> None:
+        """Call at once, as outside a turn; or, while `in_turn`, when the test ends it."""
+        if self.in_turn:
+            self.put_off.append(handler)
+        else:
+            handler.on_turn_end()
+
+    def end_turn(self) -> None:
+        """End a turn that the test began by setting `in_turn`."""
+        self.in_turn = False
+        put_off, self.put_off = self.put_off, []
+        for handler in put_off:
+            handler.on_turn_end()
 
     def mask(self, fd: int) -> int | None:
         """Give what `fd` is watched for; None when it is not watched."""
@@ -67,6 +83,10 @@ class EpollPoller:
         """Stop watching."""
         del self._handlers[fd]
         self._epoll.unregister(fd)
+
+    def at_turn_end(self, handler: TurnEndHandler) -> None:
+        """Call at once: the test's turns are its own."""
+        handler.on_turn_end()
 
     @property
     def watched(self) -> set[int]:

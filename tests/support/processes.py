@@ -148,7 +148,12 @@ class Processes:
         self.stop_all()
 
     def start(
-        self, name: str, command: Sequence[str], *, environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> Process:
         """Start `command` in the repository's folder; each start of a name has a log of its own."""
         again = sum(process.name == name for process in self._started)
@@ -161,6 +166,7 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 cwd=REPOSITORY,
                 env={**os.environ, **(environment or {})},
+                pass_fds=pass_fds,
                 start_new_session=True,
             )
         process = Process(name, popen, log)

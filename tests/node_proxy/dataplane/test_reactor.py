@@ -202,6 +202,51 @@ class TestCrash:
         assert len(hopeless.calls) == 1
 
 
+class PutOff:
+    """Wants the turn's end, and may have a bug."""
+
+    def __init__(self, calls: list[str], *, bug: bool = False) -> None:
+        self._calls = calls
+        self._bug = bug
+
+    def on_turn_end(self) -> None:
+        """Note."""
+        self._calls.append("turn end")
+        if self._bug:
+            raise ZeroDivisionError
+
+    def on_crash(self, _error: Exception) -> None:
+        """Note."""
+        self._calls.append("crash")
+
+
+class TestTurnEnd:
+    def test_comes_after_all_that_is_ready(self, sockets: Sockets) -> None:
+        """What a handler puts off is called once every ready descriptor was handled."""
+        reactor, calls = Reactor(), list[str]()
+
+        def act(_: int) -> None:
+            calls.append("ready")
+            reactor.at_turn_end(PutOff(calls))
+
+        for _ in range(2):
+            reactor.register(sockets.readable().fileno(), select.EPOLLIN, Handler(act))
+        reactor._turn()
+        assert calls == ["ready", "ready", "turn end", "turn end"]
+
+    def test_is_at_once_outside_a_turn(self) -> None:
+        """A task that puts something off has it done before the call returns."""
+        calls: list[str] = []
+        Reactor().at_turn_end(PutOff(calls))
+        assert calls == ["turn end"]
+
+    def test_bug_costs_only_its_handler(self) -> None:
+        """What raises at the turn's end gives up, and is counted."""
+        reactor, calls = Reactor(), list[str]()
+        reactor.at_turn_end(PutOff(calls, bug=True))
+        assert (calls, reactor.crashes) == (["turn end", "crash"], 1)
+
+
 class TestRun:
     async def test_serves(self, sockets: Sockets) -> None:
         """Under trio, handlers are called as their descriptors become ready."""
