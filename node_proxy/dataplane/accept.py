@@ -13,6 +13,9 @@ from node_proxy.dataplane import telemetry
 from node_proxy.dataplane.context import WorkerContext
 from node_proxy.tunnel.sockets import tune
 
+# Who owns accepted connections from then on.
+Take = Callable[[socket.socket], None]
+
 # Few enough that the other workers, which wait on the same socket, get their share of a burst.
 ACCEPTS_PER_TURN = 16
 # How long to wait for descriptors or memory to be freed before the next try.
@@ -28,9 +31,7 @@ _SOCKADDR_IN6 = struct.Struct("!2xH4x16s4x")
 class Acceptor:
     """Accepts inline, called by the reactor, and hands every connection to `take`, which owns it."""
 
-    def __init__(
-        self, context: WorkerContext, listener: socket.socket, take: Callable[[socket.socket], None]
-    ) -> None:
+    def __init__(self, context: WorkerContext, listener: socket.socket, take: Take) -> None:
         self._context = context
         self._listener = listener
         self._take = take
@@ -62,9 +63,7 @@ class Acceptor:
         """Go on: what `on_ready` can raise concerns one connection."""
 
 
-async def serve_listener(
-    context: WorkerContext, listener: socket.socket, take: Callable[[socket.socket], None]
-) -> None:
+async def serve_listener(context: WorkerContext, listener: socket.socket, take: Take) -> None:
     """Hand every connection to `take`, which owns it; runs until cancelled.
 
     The listening socket is shared with other workers and stays open.

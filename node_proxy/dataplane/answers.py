@@ -24,7 +24,6 @@ class AnswerDeadlines:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        # In the order of their deadlines, since all wait equally long.
         self._waiting: dict[Waiting, float] = {}
 
     def __len__(self) -> int:

@@ -21,12 +21,13 @@ class Balancer:
 
     def choose(self, route: Route, tried: AbstractSet[Endpoint]) -> Endpoint | None:
         """Pick an endpoint that was not tried: healthy, not ejected, the less loaded of two."""
+        now = self._context.clock()
         return pick(
             route.endpoints,
             load=lambda endpoint: self._loads.get((endpoint.address, endpoint.port), 0),
             rng=self._context.rng,
             exclude=tried,
-            ejected=self.ejected,
+            ejected=lambda endpoint: self._ejections.ejected(endpoint, now),
         )
 
     def ejected(self, endpoint: Endpoint) -> bool:

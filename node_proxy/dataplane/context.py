@@ -53,12 +53,17 @@ class WorkerContext:
     _decisions: "itertools.count[int]" = field(default_factory=itertools.count)
     _worker_id: str = field(default_factory=lambda: secrets.token_hex(4))
 
-    async def contain(self, task: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
-        """Run a task of one connection; a bug in it costs that connection and not the worker."""
+    async def contain(self, task: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> Exception | None:
+        """Run a task of one connection; a bug in it costs that connection and not the worker.
+
+        Gives the error that was the bug, for the connection to end itself by.
+        """
         try:
             await task(*args)
-        except Exception:  # noqa: BLE001 - the one catch around a connection
+        except Exception as error:  # noqa: BLE001 - the one catch around a connection
             self.crashed()
+            return error
+        return None
 
     def crashed(self) -> None:
         """Count and log the exception being handled, which is a bug of ours."""

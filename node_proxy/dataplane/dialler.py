@@ -30,7 +30,6 @@ class TunnelDialler:
         Raises:
             NodeProxyError: it failed; counted and logged with its reason.
         """
-        peer = join_address(key.address, key.port)
         try:
             with trio.fail_after(TUNNEL_TIMEOUT):
                 tunnel = await self._handshake(key)
@@ -38,13 +37,13 @@ class TunnelDialler:
             error: NodeProxyError = HandshakeError(
                 f"no tunnel within {TUNNEL_TIMEOUT:.0f} s", reason="timeout"
             )
-            self._tunnel_refused(key, peer, "timeout", error)
+            self._tunnel_refused(key, "timeout", error)
             raise error from None
         except (PeerIdentityError, HandshakeError) as error:
-            self._tunnel_refused(key, peer, error.reason, error)
+            self._tunnel_refused(key, error.reason, error)
             raise
         except NodeProxyError as error:
-            self._tunnel_refused(key, peer, "connect", error)
+            self._tunnel_refused(key, "connect", error)
             raise
         except Exception as error:
             # The pool's callers understand our errors only; theirs is the connection that this costs.
@@ -55,7 +54,7 @@ class TunnelDialler:
 
     async def _handshake(self, key: TunnelKey) -> TunnelConnection:
         context = self._context
-        client = self._context.enforced.contexts.client(key.source)
+        client = context.enforced.contexts.client(key.source)
         sock = await connect(key.address, key.port, timeout=TUNNEL_TIMEOUT, mark=context.mark)
         tls = await connect_tls(sock, client, server_name=key.server_name)
         try:
@@ -77,12 +76,12 @@ class TunnelDialler:
             raise
         return tunnel
 
-    def _tunnel_refused(self, key: TunnelKey, peer: str, reason: str, error: NodeProxyError) -> None:
+    def _tunnel_refused(self, key: TunnelKey, reason: str, error: NodeProxyError) -> None:
         self._context.telemetry.add(telemetry.TUNNELS_REFUSED, side="outbound", reason=reason)
         self._context.log.warning(
             "tunnel refused",
             side="outbound",
-            peer=peer,
+            peer=join_address(key.address, key.port),
             reason=reason,
             detail=str(error),
             source=key.source,

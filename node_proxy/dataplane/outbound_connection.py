@@ -99,14 +99,13 @@ class OutboundConnection:
 
     async def _contain(self, task: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
         """Run a step of this connection; a bug in it ends the connection and leaves the books right."""
-        try:
-            await task(*args)
-        except Exception as error:  # noqa: BLE001 - the one catch around a connection
-            self._shared.context.crashed()
-            self._shared.answers.end(self)
-            if self._endpoint is not None:
-                self._drop_endpoint()
-                self._give_up(LocalProtocolError(f"internal error: {error!r}"), reason="internal_error")
+        error = await self._shared.context.contain(task, *args)
+        if error is None:
+            return
+        self._shared.answers.end(self)
+        if self._endpoint is not None:
+            self._drop_endpoint()
+            self._give_up(LocalProtocolError(f"internal error: {error!r}"), reason="internal_error")
 
     # Attempts.
 
@@ -127,7 +126,7 @@ class OutboundConnection:
         if tunnel := self._shared.pool.get_nowait(key):
             self._ask(tunnel, endpoint)
         else:
-            self._start(self._ask_when_open, endpoint)
+            self._start(self._ask_when_open, key, endpoint)
 
     def _key(self, endpoint: Endpoint) -> TunnelKey:
         return TunnelKey(
@@ -138,9 +137,9 @@ class OutboundConnection:
             server_name=endpoint.server_name,
         )
 
-    async def _ask_when_open(self, endpoint: Endpoint) -> None:
+    async def _ask_when_open(self, key: TunnelKey, endpoint: Endpoint) -> None:
         try:
-            tunnel = await self._shared.pool.get(self._key(endpoint))
+            tunnel = await self._shared.pool.get(key)
         except NodeProxyError as error:
             self._attempt_failed(str(error), eject=True)
         else:

@@ -11,7 +11,7 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import structlog
@@ -28,7 +28,7 @@ from node_proxy.control import (
     WorkerConfig,
 )
 from node_proxy.dataplane import telemetry
-from node_proxy.dataplane.accept import original_destination, serve_listener
+from node_proxy.dataplane.accept import Take, original_destination, serve_listener
 from node_proxy.dataplane.admission import Admission
 from node_proxy.dataplane.context import Enforced, WorkerContext
 from node_proxy.dataplane.inbound import Inbound
@@ -38,8 +38,6 @@ from node_proxy.dataplane.tables import Tables
 from node_proxy.errors import LocalProtocolError
 from node_proxy.logs import configure_logging
 from node_proxy.tunnel.tls import TlsContexts
-
-Take = Callable[[socket.socket], None]
 
 REPORT_INTERVAL = 1.0
 # On SIGTERM; systemd's default patience is 90 s, an operator's shorter.

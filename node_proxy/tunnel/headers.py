@@ -14,7 +14,7 @@ import hpack.exceptions
 
 from node_proxy.errors import RemoteProtocolError
 from node_proxy.tunnel import frames
-from node_proxy.tunnel.http2 import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, MAX_HEADER_LIST_SIZE
+from node_proxy.tunnel.http2 import COMPRESSION_ERROR, MAX_HEADER_LIST_SIZE
 
 Fields = Sequence[tuple[bytes, bytes]]
 
@@ -102,7 +102,7 @@ class HeaderReader:
         try:
             return [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
         except hpack.exceptions.OversizedHeaderListError as error:
-            raise RemoteProtocolError(str(error), code=ENHANCE_YOUR_CALM) from error
+            raise RemoteProtocolError(str(error), code=frames.ENHANCE_YOUR_CALM) from error
         except hpack.exceptions.HPACKError as error:
             raise RemoteProtocolError(
                 f"a header block cannot be read: {error}", code=COMPRESSION_ERROR
@@ -164,7 +164,7 @@ class HeaderBlocks:
         else:
             raise RemoteProtocolError("a CONTINUATION of nothing (RFC 9113 section 6.10)")
         if len(self._fragment) > MAX_HEADER_BLOCK:
-            raise RemoteProtocolError("an endless header block", code=ENHANCE_YOUR_CALM)
+            raise RemoteProtocolError("an endless header block", code=frames.ENHANCE_YOUR_CALM)
         if not flags & frames.END_HEADERS:
             self._stream_id = stream_id
             return None

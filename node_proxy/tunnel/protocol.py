@@ -48,7 +48,6 @@ from node_proxy.tunnel.headers import (
 )
 from node_proxy.tunnel.http2 import (
     CANCEL,
-    ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
     MAX_CONCURRENT_STREAMS,
     MAX_FRAME_SIZE,
@@ -309,14 +308,14 @@ class TunnelProtocol:
         events: list[Event],
     ) -> None:
         self._header_blocks.check_next(kind, stream_id)
+        payload = data[position + frames.FRAME_HEADER : frame_end]
         if kind == frames.DATA:
-            self._receive_data(
-                data[position + frames.FRAME_HEADER : frame_end], flags, stream_id, now, events
-            )
+            self._receive_data(payload, flags, stream_id, now, events)
             return
         if not self._calm.spend(now, frame_end - position):
-            raise RemoteProtocolError("more control frames than a working peer needs", code=ENHANCE_YOUR_CALM)
-        payload = data[position + frames.FRAME_HEADER : frame_end]
+            raise RemoteProtocolError(
+                "more control frames than a working peer needs", code=frames.ENHANCE_YOUR_CALM
+            )
         match kind:
             case frames.WINDOW_UPDATE:
                 frames.require_size(payload, 4)
@@ -360,7 +359,7 @@ class TunnelProtocol:
             self._output += frames.window_update(0, self._connection_received)
             self._connection_received = 0
         if not length and not self._calm.spend(now):
-            raise RemoteProtocolError("a flood of empty frames", code=ENHANCE_YOUR_CALM)
+            raise RemoteProtocolError("a flood of empty frames", code=frames.ENHANCE_YOUR_CALM)
         stream = self._streams.get(stream_id)
         if stream is None:
             self._check_was_open(stream_id)

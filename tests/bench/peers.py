@@ -66,9 +66,10 @@ def _nginx(
         f"server {{ listen {LOOPBACK}:{port} {listen}; proxy_pass {LOOPBACK}:{to}; }}\n"
         for port, to in _pairs(accept, target)
     )
-    load = f"load_module {STREAM_MODULE};" if STREAM_MODULE.exists() else ""
     blocks = f"stream {{ {tls} {servers} }}"
-    return start_nginx(site.processes, site.folder, program, f"nginx-{name}", blocks, load)
+    return start_nginx(
+        site.processes, site.folder, program, f"nginx-{name}", blocks, f"load_module {STREAM_MODULE};"
+    )
 
 
 def start_nginx(

@@ -13,6 +13,7 @@ from node_proxy.tunnel.frames import (
     CONTINUATION,
     END_HEADERS,
     END_STREAM,
+    ENHANCE_YOUR_CALM,
     FRAME_SIZE_ERROR,
     HAS_PRIORITY,
     HEADERS,
@@ -33,7 +34,7 @@ from node_proxy.tunnel.headers import (
     write_refused,
     write_request,
 )
-from node_proxy.tunnel.http2 import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, MAX_HEADER_LIST_SIZE, PROTOCOL_ERROR
+from node_proxy.tunnel.http2 import COMPRESSION_ERROR, MAX_HEADER_LIST_SIZE, PROTOCOL_ERROR
 
 AUTHORITIES = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=300)
 FIELDS = st.lists(st.tuples(st.binary(max_size=200), st.binary(max_size=200)), max_size=4)
