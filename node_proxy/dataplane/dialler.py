@@ -70,6 +70,7 @@ class TunnelDialler:
             clock=context.clock,
         )
         try:
+            tunnel.start()
             await tunnel.wait_established()
         except BaseException:
             tunnel.close(TunnelClosed("given up before it was established"))

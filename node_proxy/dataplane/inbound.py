@@ -19,7 +19,8 @@ from node_proxy.tunnel.connection import TunnelConnection
 from node_proxy.tunnel.events import RequestRejected, StreamRequested
 from node_proxy.tunnel.http2 import Role
 from node_proxy.tunnel.protocol import TunnelProtocol
-from node_proxy.tunnel.tls import TunnelSocket, accept_tls, peer_identity
+from node_proxy.tunnel.tls import accept_tls, peer_identity
+from node_proxy.tunnel.tls_stream import TlsStream
 from registry.model.identity import Identity
 
 # A handshake takes two round trips; slower than this is an attack or a dead link.
@@ -69,7 +70,7 @@ class Inbound:
         else:
             await self._keep(tls, source)
 
-    async def _handshake(self, sock: socket.socket) -> tuple[TunnelSocket, Identity]:
+    async def _handshake(self, sock: socket.socket) -> tuple[TlsStream, Identity]:
         try:
             tls = await accept_tls(sock, self.context.enforced.contexts.server())
         finally:
@@ -80,7 +81,7 @@ class Inbound:
             tls.close()
             raise
 
-    async def _keep(self, tls: TunnelSocket, source: Identity) -> None:
+    async def _keep(self, tls: TlsStream, source: Identity) -> None:
         peer = InboundPeer(self, source, self.context.enforced.contexts.identity_of(tls.asked_name))
         tunnel = TunnelConnection(
             tls,
@@ -96,6 +97,7 @@ class Inbound:
         numbers.add(telemetry.TUNNELS_OPENED, side="inbound")
         numbers.add(telemetry.TUNNELS_OPEN, side="inbound")
         try:
+            tunnel.start()
             await tunnel.keep_alive()
         finally:
             self._tunnels.discard(tunnel)

@@ -32,9 +32,13 @@ from node_proxy.tunnel.handlers import TUNNEL_CLOSED, Poller, StreamHandler
 from node_proxy.tunnel.http2 import MAX_FRAME_SIZE, REFUSED_STREAM, Role
 from node_proxy.tunnel.protocol import TunnelProtocol
 from node_proxy.tunnel.tls import handshake_error
+from node_proxy.tunnel.tls_stream import TlsStream
 
-# Holds the beginning of one largest frame and one more read behind it.
-BUFFER_SIZE = 2 * MAX_FRAME_SIZE
+# Of the shared buffer: payload, the beginning of one largest frame and as much again behind it;
+PLAIN_SIZE = 2 * MAX_FRAME_SIZE
+# and records as read from the socket. Larger reads gain nothing, and OpenSSL keeps as much for each tunnel.
+CIPHER_SIZE = 128 * 1024
+BUFFER_SIZE = PLAIN_SIZE + CIPHER_SIZE
 # Streams stop reading from their workloads above this and go on below half of it.
 WRITE_QUEUE_LIMIT = 1024 * 1024
 # Answers to a peer that sends and never reads; only control frames can exceed the limit above.
@@ -45,17 +49,17 @@ LARGEST_RECORD = 16 * 1024
 # system call. Larger ones are worth a call of their own, and a copy would cost more than that.
 GATHERED_FRAME = 4 * 1024
 # One tunnel may not starve the others of its worker: this many reads, then it is their turn.
-READS_PER_TURN = 8
+READS_PER_TURN = 2
 # Finds a dead host in 10 s + 5 s at the latest; cheap enough for thousands of tunnels.
 PING_INTERVAL = 10.0
 PING_TIMEOUT = 5.0
 
 
 class TunnelConnection:
-    """One established tunnel.
+    """One established tunnel, which begins to live with `start`.
 
     Args:
-        tls: a non-blocking TLS socket after its handshake; owned from now on.
+        tls: a TLS connection after its handshake; owned from now on.
         protocol: our end of it.
         poller: calls us when the socket is ready.
         buffer: at least BUFFER_SIZE bytes, shared by all tunnels of a worker, since each call of `on_ready`
@@ -66,7 +70,7 @@ class TunnelConnection:
 
     def __init__(
         self,
-        tls: ssl.SSLSocket,
+        tls: TlsStream,
         protocol: TunnelProtocol,
         *,
         poller: Poller,
@@ -83,8 +87,8 @@ class TunnelConnection:
         self._tls = tls
         self._fd = tls.fileno()
         self._poller = poller
-        self._buffer = buffer
-        self._view = memoryview(buffer)
+        self._plain = memoryview(buffer)[:PLAIN_SIZE]
+        self._cipher = memoryview(buffer)[PLAIN_SIZE:BUFFER_SIZE]
         self._clock = clock
         self._on_request = on_request
         self._on_rejected = on_rejected
@@ -98,8 +102,18 @@ class TunnelConnection:
         self._failure: OSError | None = None
         self._last_received = clock()
         self._mask = select.EPOLLIN
-        poller.register(self._fd, self._mask, self)
+
+    def start(self) -> None:
+        """Let the poller watch the socket, say hello, and take what came with the handshake's last bytes."""
+        try:
+            self._poller.register(self._fd, self._mask, self)
+        except OSError:
+            # No memory for one more watch: nobody else will close the socket.
+            self._tls.close()
+            raise
         self._send_control()
+        if self.closed is None:
+            self._decrypt()
 
     # What streams' handlers call.
 
@@ -262,39 +276,54 @@ class TunnelConnection:
         self.close(TunnelClosed(f"internal error: {error!r}"))
 
     def _read(self) -> None:
-        """Read records until the socket has no more, then handle them together: frames span records."""
-        end = len(self._rest)
-        self._view[:end] = self._rest
-        failure: OSError | None = None
-        ended = False
         for _ in range(READS_PER_TURN):
-            if BUFFER_SIZE - end < LARGEST_RECORD:
+            try:
+                count = self._tls.receive(self._cipher)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._fail(error)
+                return
+            if count == 0:
+                self.close(TunnelClosed("the peer closed the connection"))
+                return
+            self._decrypt()
+            if self.closed or count < CIPHER_SIZE:
+                return
+
+    def _decrypt(self) -> None:
+        """Decrypt every record that is there, then handle them together: frames span records."""
+        plain, read = self._plain, self._tls.read_into
+        end = len(self._rest)
+        plain[:end] = self._rest
+        failure: OSError | None = None
+        while True:
+            if PLAIN_SIZE - end < LARGEST_RECORD:
                 end = self._receive(end)
             if self.closed:
                 return
             try:
-                # With room for a whole record OpenSSL keeps nothing back that epoll could not tell us of.
-                count = self._tls.recv_into(self._view[end:])
+                count = read(plain[end:])
             except ssl.SSLWantReadError:
                 break
             except OSError as error:
                 failure = error
                 break
-            end += count
-            ended = count == 0
-            if count < LARGEST_RECORD:
+            if count == 0:
+                failure = ssl.SSLEOFError("the peer ended TLS")
                 break
-        self._rest = bytes(self._view[: self._receive(end)])
+            end += count
+        self._rest = bytes(plain[: self._receive(end)])
+        if output := self._tls.take_output():
+            self._write(output)
         if failure is not None:
             self._fail(failure)
-        elif ended:
-            self.close(TunnelClosed("the peer closed the connection"))
 
     def _receive(self, end: int) -> int:
         """Handle the buffer's first `end` bytes; gives how many are left, moved to its beginning."""
         now = self._last_received = self._clock()
         try:
-            events, used = self.protocol.receive(self._view[:end], now)
+            events, used = self.protocol.receive(self._plain[:end], now)
         except RemoteProtocolError as error:
             self._send_control()
             self.close(error)
@@ -304,7 +333,7 @@ class TunnelConnection:
                 return 0
             self._dispatch(event)
         left = end - used
-        self._view[:left] = self._view[used:end]
+        self._plain[:left] = self._plain[used:end]
         self._send_control()
         return left
 
@@ -396,23 +425,31 @@ class TunnelConnection:
     def _transmit(self, data: memoryview) -> None:
         if self.closed:
             return
+        try:
+            records = self._tls.encrypt(data)
+        except OSError as error:
+            self._fail(error)
+        else:
+            self._write(records)
+
+    def _write(self, records: bytes) -> None:
+        if self.closed:
+            return
         sent = 0
         if not self._queue:
-            sent = self._send_now(data)
-            if self.closed or sent == len(data):
+            sent = self._send_now(records)
+            if self.closed or sent == len(records):
                 return
-        self._queue.append(bytes(data[sent:]))
-        self._queued += len(data) - sent
+        self._queue.append(records[sent:])
+        self._queued += len(records) - sent
         if self._queued > WRITE_QUEUE_FATAL:
             self.close(TunnelClosed("the peer reads nothing of what it asks for"))
         elif not self._mask & select.EPOLLOUT:
             self._set_mask(select.EPOLLIN | select.EPOLLOUT)
 
-    def _send_now(self, data: memoryview) -> int:
+    def _send_now(self, records: bytes) -> int:
         try:
-            return self._tls.send(data)
-        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
-            return 0
+            return self._tls.send(records)
         except OSError as error:
             self._fail(self._last_words() or error)
             return 0
@@ -420,7 +457,8 @@ class TunnelConnection:
     def _last_words(self) -> ssl.SSLError | None:
         """Give the TLS alert that the peer sent before it closed; a failed write would hide it."""
         try:
-            self._tls.recv(1)
+            self._tls.receive(self._cipher)
+            self._tls.read_into(memoryview(bytearray(1)))
         except (ssl.SSLWantReadError, ssl.SSLEOFError):
             return None
         except ssl.SSLError as alert:
@@ -436,7 +474,7 @@ class TunnelConnection:
     def _flush(self) -> None:
         while self._queue and self.closed is None:
             head = self._queue[0]
-            sent = self._send_now(memoryview(head))
+            sent = self._send_now(head)
             if self.closed or sent == 0:
                 break
             self._queued -= sent

@@ -8,19 +8,19 @@ tickets: a resumed session would skip the check of the client's certificate.
 import os
 import socket
 import ssl
-from collections.abc import Callable
-from functools import partial
-from typing import TypeVar, cast
+from contextlib import suppress
+from typing import cast
 
 import trio
 
 from node_proxy.control import Credential, CredentialsUpdate
 from node_proxy.errors import HandshakeError, PeerIdentityError
+from node_proxy.tunnel.tls_stream import NamedObject, TlsStream
 from registry.model.identity import Identity, InvalidIdentity, parse_identity
 
 ALPN = "h2"
-
-S = TypeVar("S", bound=ssl.SSLSocket)
+# What one read of a handshake may bring: a flight with a chain of three certificates is some 3 KiB.
+HANDSHAKE_READ = 16 * 1024
 
 # How OpenSSL names what we want to count by a short word. First match wins.
 _REASONS = (
@@ -55,7 +55,7 @@ class TlsContexts:
         self._identities = {c.server_name: c.identity for c in update.credentials}
         default = next(c for c in update.credentials if c.identity == update.default_identity)
         self._listener = self._server(default)
-        self._listener.sslsocket_class = TunnelSocket
+        self._listener.sslobject_class = NamedObject
         # Replaces the certificate during the handshake by the one that the client's SNI asks for.
         self._listener.sni_callback = self._choose_certificate
 
@@ -109,15 +109,9 @@ class TlsContexts:
         if chosen is None:
             return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
         connection.context = chosen
-        if isinstance(connection, TunnelSocket):
+        if isinstance(connection, NamedObject):
             connection.asked_name = server_name
         return None
-
-
-class TunnelSocket(ssl.SSLSocket):
-    """A TLS socket that remembers which name its client asked for."""
-
-    asked_name: str | None = None
 
 
 def _load_in_memory(context: ssl.SSLContext, credential: Credential) -> None:
@@ -131,52 +125,36 @@ def _load_in_memory(context: ssl.SSLContext, credential: Credential) -> None:
         os.close(descriptor)
 
 
-async def connect_tls(
-    sock: socket.socket, context: ssl.SSLContext, *, server_name: str | None
-) -> ssl.SSLSocket:
+async def connect_tls(sock: socket.socket, context: ssl.SSLContext, *, server_name: str | None) -> TlsStream:
     """Do the client's handshake on a connected non-blocking socket.
+
+    What the peer sent behind its handshake may be in the stream already: `TunnelConnection.start` looks.
 
     Raises:
         HandshakeError: TLS failed. The socket is closed, as it is on cancellation.
     """
-    return await _handshake(_wrap(sock, partial(context.wrap_socket, server_hostname=server_name)))
-
-
-async def accept_tls(sock: socket.socket, context: ssl.SSLContext) -> "TunnelSocket":
-    """Do the server's handshake on an accepted non-blocking socket; errors as in `connect_tls`."""
-    tls = _wrap(sock, partial(context.wrap_socket, server_side=True))
-    return await _handshake(cast("TunnelSocket", tls))
-
-
-def _wrap(sock: socket.socket, wrap: Callable[..., ssl.SSLSocket]) -> ssl.SSLSocket:
     try:
-        # `wrap_socket` looks as well, but leaves a socket open that the peer has reset already.
-        sock.getpeername()
-        return wrap(sock, do_handshake_on_connect=False)
+        tls = TlsStream(sock, context, server_name=server_name)
     except ssl.SSLError as error:
         sock.close()
         raise handshake_error(error) from error
-    except OSError as error:
-        sock.close()
-        raise HandshakeError(
-            f"the peer closed the connection before the handshake: {error}", reason="closed"
-        ) from error
     except ValueError as error:
         # A trust domain may have labels that no server name may have (RFC 1035 section 2.3.4).
         sock.close()
         raise HandshakeError(f"a name that TLS cannot ask for: {error}", reason="server_name") from error
+    return await _handshake(tls)
 
 
-async def _handshake(tls: S) -> S:
+async def accept_tls(sock: socket.socket, context: ssl.SSLContext) -> TlsStream:
+    """Do the server's handshake on an accepted non-blocking socket; errors as in `connect_tls`."""
+    return await _handshake(TlsStream(sock, context, server_side=True))
+
+
+async def _handshake(tls: TlsStream) -> TlsStream:
     try:
-        while True:
-            try:
-                tls.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                await trio.lowlevel.wait_readable(tls)
-            except ssl.SSLWantWriteError:
-                await trio.lowlevel.wait_writable(tls)
+        scratch = memoryview(bytearray(HANDSHAKE_READ))
+        while not await _shake(tls):
+            await _receive(tls, scratch)
         _require_http2(tls)
     except OSError as error:
         tls.close()
@@ -187,7 +165,34 @@ async def _handshake(tls: S) -> S:
     return tls
 
 
-def _require_http2(tls: ssl.SSLSocket) -> None:
+async def _shake(tls: TlsStream) -> bool:
+    try:
+        done = tls.shake()
+    except ssl.SSLError:
+        # The alert tells the peer why; if it cannot be sent, the close must do.
+        with suppress(OSError):
+            tls.send(tls.take_output())
+        raise
+    output = tls.take_output()
+    while output:
+        if sent := tls.send(output):
+            output = output[sent:]
+        else:
+            await trio.lowlevel.wait_writable(tls.fileno())
+    return done
+
+
+async def _receive(tls: TlsStream, scratch: memoryview) -> None:
+    while True:
+        try:
+            tls.receive(scratch)
+        except BlockingIOError:
+            await trio.lowlevel.wait_readable(tls.fileno())
+        else:
+            return
+
+
+def _require_http2(tls: TlsStream) -> None:
     if tls.selected_alpn_protocol() != ALPN:
         raise HandshakeError("the peer does not speak HTTP/2 (ALPN h2)", reason="protocol")
 
@@ -201,7 +206,7 @@ def handshake_error(error: OSError) -> HandshakeError:
     return HandshakeError(text, reason=reason)
 
 
-def peer_identity(tls: ssl.SSLSocket, *, trust_domain: str) -> Identity:
+def peer_identity(tls: TlsStream, *, trust_domain: str) -> Identity:
     """Give the one SPIFFE ID of the verified peer certificate.
 
     Raises:
@@ -223,7 +228,7 @@ def peer_identity(tls: ssl.SSLSocket, *, trust_domain: str) -> Identity:
     return identity
 
 
-def require_identity(tls: ssl.SSLSocket, expected: str, *, trust_domain: str) -> None:
+def require_identity(tls: TlsStream, expected: str, *, trust_domain: str) -> None:
     """Check that the verified peer is `expected`, a SPIFFE ID.
 
     Raises:

@@ -26,6 +26,7 @@ class DrivenTunnel:
         clock: Callable[[], float] = lambda: 0.0,
         room: int | None = None,
         record: int = 16_384,
+        started: bool = True,
     ) -> None:
         self.requests: list[StreamRequested] = []
         self.rejected: list[RequestRejected] = []
@@ -33,7 +34,7 @@ class DrivenTunnel:
         self.tls = MemoryTls(room=room, record=record)
         self.peer = End(Role.SERVER if role is Role.CLIENT else Role.CLIENT)
         self.tunnel = TunnelConnection(
-            self.tls.as_socket(),
+            self.tls.as_stream(),
             End(role).protocol,
             poller=self.poller,
             buffer=bytearray(BUFFER_SIZE),
@@ -41,6 +42,8 @@ class DrivenTunnel:
             on_request=lambda _, request: self.requests.append(request),
             on_rejected=lambda _, rejected: self.rejected.append(rejected),
         )
+        if started:
+            self.tunnel.start()
 
     def to_peer(self) -> bool:
         """Let the peer read what was sent; gives whether that was anything."""

@@ -1,7 +1,9 @@
-"""A TLS socket in memory with the manners of Python's: what blocks raises, and must be repeated as it was."""
+"""A TLS stream in memory, without TLS: records are what was sent, in pieces of one size."""
 
 import ssl
 from typing import cast
+
+from node_proxy.tunnel.tls_stream import TlsStream
 
 # Descriptors that no test has open.
 FIRST_FD = 100_000
@@ -11,83 +13,96 @@ class MemoryTls:
     """One end of an established TLS connection, without TLS, sockets or a peer.
 
     Args:
-        room: how many bytes of output fit before sending blocks; None for no limit.
-        record: how many bytes one read gives at most, as records bound it; what is left of the first
-            delivery of a read counts as `pending`.
+        room: how many bytes of output fit before the socket is full; None for no limit.
+        record: how many bytes one decryption gives at most, as records bound it.
     """
 
     def __init__(self, *, fd: int = FIRST_FD, room: int | None = None, record: int = 16_384) -> None:
         self.incoming = bytearray()
+        self.received = bytearray()
         self.outgoing = bytearray()
+        self.own_output = b""
         self.room = room
         self.record = record
         self.closed = False
         self.reads = 0
+        # What the socket says when nothing is left: nothing there, the end, or an error.
         self.at_end: OSError | bytes | None = None
+        # What TLS says once everything received is decrypted: an alert, or close_notify.
+        self.alert: ssl.SSLError | bytes | None = None
         self.send_error: OSError | None = None
         self._fd = fd
-        self._decrypted = 0
-        self._begun: bytes | None = None
 
-    def as_socket(self) -> ssl.SSLSocket:
-        """Give it where an SSLSocket is wanted."""
-        return cast("ssl.SSLSocket", self)
+    def as_stream(self) -> TlsStream:
+        """Give it where a TlsStream is wanted."""
+        return cast("TlsStream", self)
 
     def fileno(self) -> int:
         """Give a number for the poller."""
         return self._fd
 
-    def pending(self) -> int:
-        """Say how many bytes are decrypted already, which epoll does not see."""
-        return min(self._decrypted, len(self.incoming))
-
-    def recv(self, amount: int) -> bytes:
-        """Read at most `amount` bytes; raises as `recv_into`."""
-        buffer = bytearray(amount)
-        return bytes(buffer[: self.recv_into(memoryview(buffer))])
-
-    def recv_into(self, view: memoryview) -> int:
-        """Read at most one record.
+    def receive(self, scratch: memoryview) -> int:
+        """Read the socket once.
 
         Raises:
-            ssl.SSLWantReadError: nothing is there.
+            BlockingIOError: nothing is there.
         """
         assert not self.closed
         if not self.incoming:
             match self.at_end:
                 case None:
-                    raise ssl.SSLWantReadError
+                    raise BlockingIOError
                 case OSError() as error:
                     raise error
                 case _:
                     return 0
         self.reads += 1
-        available = self.pending() or min(self.record, len(self.incoming))
-        count = min(len(view), available)
-        view[:count] = self.incoming[:count]
+        count = min(len(scratch), len(self.incoming))
+        # As the real one does: a scratch that is in use elsewhere shows.
+        scratch[:count] = self.incoming[:count]
+        self.received += scratch[:count]
         del self.incoming[:count]
-        self._decrypted = available - count
         return count
 
-    def send(self, data: memoryview) -> int:
-        """Send all of `data`, or nothing when there is no room for all of it, as OpenSSL does.
+    def read_into(self, view: memoryview) -> int:
+        """Decrypt one record at most.
 
         Raises:
-            ssl.SSLWantWriteError: there is no room; the same bytes must be given again.
+            ssl.SSLWantReadError: nothing is there.
         """
+        assert not self.closed
+        if not self.received:
+            match self.alert:
+                case None:
+                    raise ssl.SSLWantReadError
+                case ssl.SSLError() as error:
+                    raise error
+                case _:
+                    return 0
+        count = min(len(view), self.record, len(self.received))
+        view[:count] = self.received[:count]
+        del self.received[:count]
+        return count
+
+    def encrypt(self, data: memoryview) -> bytes:
+        """Give `data` behind what TLS itself has to say."""
+        return self.take_output() + bytes(data)
+
+    def take_output(self) -> bytes:
+        """Give, once, what TLS itself has to say."""
+        output, self.own_output = self.own_output, b""
+        return output
+
+    def send(self, records: bytes | memoryview) -> int:
+        """Take what there is room for."""
         assert not self.closed
         if self.send_error is not None:
             raise self.send_error
-        if self._begun is not None and bytes(data[: len(self._begun)]) != self._begun:
-            raise ssl.SSLError("bad length")
-        if self.room is not None and len(data) > self.room:
-            self._begun = bytes(data)
-            raise ssl.SSLWantWriteError
-        self._begun = None
+        count = len(records) if self.room is None else min(len(records), self.room)
         if self.room is not None:
-            self.room -= len(data)
-        self.outgoing += data
-        return len(data)
+            self.room -= count
+        self.outgoing += records[:count]
+        return count
 
     def close(self) -> None:
         """Close."""

@@ -221,6 +221,7 @@ class Peer:
         tunnel = TunnelConnection(
             tls, protocol, poller=stage.context.reactor, buffer=bytearray(BUFFER_SIZE), clock=lambda: 0.0
         )
+        tunnel.start()
         await tunnel.keep_alive()
 
 

@@ -97,6 +97,18 @@ def test_unregistered_handler_is_not_called(sockets: Sockets) -> None:
     assert handler.calls == []
 
 
+async def test_other_tasks_run_beside_a_busy_socket(sockets: Sockets) -> None:
+    """A socket that is always ready does not keep trio's tasks from running."""
+    reactor = Reactor()
+    reactor.register(sockets.readable().fileno(), select.EPOLLIN, Handler())
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reactor.run)
+            for _ in range(100):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+
+
 class TestWithinOneTurn:
     def test_unregister_of_another_that_is_ready_too(self, sockets: Sockets) -> None:
         """A handler may take another out of the poll that is being handled."""

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
 
 import pytest
 import trio
@@ -17,13 +16,13 @@ import trio
 from node_proxy.errors import HandshakeError, PeerIdentityError
 from node_proxy.tunnel.tls import (
     TlsContexts,
-    TunnelSocket,
     accept_tls,
     connect_tls,
     handshake_error,
     peer_identity,
     require_identity,
 )
+from node_proxy.tunnel.tls_stream import TlsStream
 from registry.model.identity import WorkloadIdentity
 from tests.fakes.context import tls_contexts
 from tests.integration.certificates import (
@@ -37,7 +36,6 @@ from tests.integration.certificates import (
 
 WEB, API, DB = spiffe("web"), spiffe("api"), spiffe("db")
 
-S = TypeVar("S", bound=ssl.SSLSocket)
 # Only keeps a broken test from hanging.
 PATIENCE = 10.0
 
@@ -52,14 +50,14 @@ def host(authority: Authority) -> TlsContexts:
 class Outcome:
     """What a handshake came to at both ends; under TLS 1.3 the client's is done before the server refuses."""
 
-    client: ssl.SSLSocket | HandshakeError
-    server: TunnelSocket | HandshakeError
+    client: TlsStream | HandshakeError
+    server: TlsStream | HandshakeError
 
     @property
-    def ends(self) -> tuple[ssl.SSLSocket, TunnelSocket]:
+    def ends(self) -> tuple[TlsStream, TlsStream]:
         """Client and server of a handshake that succeeded."""
-        assert isinstance(self.client, ssl.SSLSocket), self.client
-        assert isinstance(self.server, TunnelSocket), self.server
+        assert isinstance(self.client, TlsStream), self.client
+        assert isinstance(self.server, TlsStream), self.server
         return self.client, self.server
 
     @property
@@ -75,7 +73,9 @@ class Outcome:
         return self.client.reason
 
 
-async def _note(handshake: Awaitable[S], ends: list[S | HandshakeError], stack: ExitStack) -> None:
+async def _note(
+    handshake: Awaitable[TlsStream], ends: list[TlsStream | HandshakeError], stack: ExitStack
+) -> None:
     try:
         tls = await handshake
     except HandshakeError as error:
@@ -112,8 +112,8 @@ class Sockets:
     ) -> Outcome:
         """Do a handshake to its end on both sides."""
         near, far = self.pair()
-        clients: list[ssl.SSLSocket | HandshakeError] = []
-        servers: list[TunnelSocket | HandshakeError] = []
+        clients: list[TlsStream | HandshakeError] = []
+        servers: list[TlsStream | HandshakeError] = []
         with trio.fail_after(PATIENCE):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_note, connect_tls(near, client, server_name=name), clients, self._stack)
@@ -144,8 +144,9 @@ class TestHandshake:
     async def test_no_session_tickets(self, sockets: Sockets, host: TlsContexts) -> None:
         """The server hands out no ticket: a resumed session would skip the client's certificate."""
         client, server = (await sockets.shake(host.client(WEB), host.server())).ends
-        server.send(b"first bytes")
-        assert client.recv(100) == b"first bytes"
+        server.send(server.encrypt(memoryview(b"first bytes")))
+        assert client.receive(memoryview(bytearray(1000)))
+        assert client.read_into(memoryview(bytearray(1000))) == len(b"first bytes")
         assert client.session is None or not client.session.has_ticket
 
     def test_keys_leave_no_descriptor(self, authority: Authority) -> None:

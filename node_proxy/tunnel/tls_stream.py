@@ -1,0 +1,144 @@
+"""TLS over a non-blocking socket by way of memory: few large system calls instead of two for each record.
+
+Python's `SSLSocket` lets OpenSSL read and write the socket: two reads for each record of 16 KiB, one write
+for each. Here the socket is read and written in pieces as large as it gives and takes, and OpenSSL only sees
+memory. That is a quarter less CPU for bulk data, for one more copy.
+"""
+
+import socket
+import ssl
+from typing import Any
+
+
+class NamedObject(ssl.SSLObject):
+    """The TLS state of a connection that remembers which name its client asked for."""
+
+    asked_name: str | None = None
+
+
+class TlsStream:
+    """One TLS connection; nothing here waits.
+
+    What OpenSSL keeps between calls is bounded by its caller: `receive` one scratch buffer at most, then
+    `read_into` until it wants more; `encrypt` one frame at most and `send` what it gives.
+
+    Args:
+        sock: connected, non-blocking; owned from now on.
+        context: decides everything about the handshake.
+
+    Raises:
+        ssl.SSLError, ValueError: `server_name` is none that TLS could ask for. The socket stays open.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool = False,
+        server_name: str | None = None,
+    ) -> None:
+        self._sock = sock
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_name
+        )
+        # The two that carry every byte in, looked up once.
+        self._read = self._tls.read
+        self._feed = self._incoming.write
+
+    # What was agreed on.
+
+    @property
+    def asked_name(self) -> str | None:
+        """The name that the client asked for; server side only."""
+        return self._tls.asked_name if isinstance(self._tls, NamedObject) else None
+
+    def getpeercert(self) -> dict[str, Any] | None:
+        """Give the verified certificate of the peer, as `ssl.SSLSocket.getpeercert` does."""
+        return self._tls.getpeercert()
+
+    def version(self) -> str | None:
+        """Give the TLS version in use."""
+        return self._tls.version()
+
+    def selected_alpn_protocol(self) -> str | None:
+        """Give the protocol that both ends chose."""
+        return self._tls.selected_alpn_protocol()
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """The client's session, which holds a ticket if the server gave one."""
+        return self._tls.session
+
+    # Moving bytes.
+
+    def fileno(self) -> int:
+        """Give the socket's descriptor, -1 once closed."""
+        return self._sock.fileno()
+
+    def shake(self) -> bool:
+        """Take the handshake as far as what was received allows; whether it is done.
+
+        Send what `take_output` gives afterwards, an alert included if this raised.
+
+        Raises:
+            ssl.SSLError: it failed.
+        """
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    def receive(self, scratch: memoryview) -> int:
+        """Read the socket once, by way of `scratch`, for `read_into` to decrypt; 0 is the end.
+
+        Raises:
+            BlockingIOError: nothing is there.
+            OSError: the connection is broken.
+        """
+        count = self._sock.recv_into(scratch)
+        if count:
+            self._feed(scratch[:count])
+        else:
+            self._incoming.write_eof()
+        return count
+
+    def read_into(self, view: memoryview) -> int:
+        """Decrypt one record at most; give it room for the largest. 0 is the peer's close_notify.
+
+        Raises:
+            ssl.SSLWantReadError: no whole record is there.
+            ssl.SSLError: an alert, or what is no TLS.
+        """
+        return self._read(len(view), view)  # type: ignore[return-value]
+
+    def encrypt(self, data: memoryview) -> bytes:
+        """Give `data` as records, behind whatever TLS itself has to say.
+
+        Raises:
+            ssl.SSLError: the connection has failed before.
+        """
+        self._tls.write(data)
+        return self._outgoing.read()
+
+    def take_output(self) -> bytes:
+        """Give, once, what TLS itself has to say: handshake, alerts, answers to key updates."""
+        return self._outgoing.read() if self._outgoing.pending else b""
+
+    def send(self, records: bytes | memoryview) -> int:
+        """Write records; gives how many bytes the socket took, 0 when it is full.
+
+        Raises:
+            OSError: the connection is broken.
+        """
+        try:
+            return self._sock.send(records)
+        except BlockingIOError:
+            return 0
+
+    def close(self) -> None:
+        """Close the socket; a tunnel says by GOAWAY, not by close_notify, that it ends."""
+        self._sock.close()
