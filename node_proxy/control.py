@@ -32,7 +32,8 @@ class Credential(Value, frozen=True, kw_only=True):
 class WorkerConfig(Value, frozen=True, kw_only=True, tag=True):
     """The first message to a worker: what does not change while it lives.
 
-    `listeners` give the inherited file descriptors. `default_workload` is the identity that captured
+    `listeners` give the inherited file descriptors. `place` is this worker's among those that accept from the
+    same sockets, None when it is alone. `default_workload` is the identity that captured
     connections and listeners without one of their own speak for; None refuses them.
     """
 
@@ -44,6 +45,15 @@ class WorkerConfig(Value, frozen=True, kw_only=True, tag=True):
     default_workload: str | None
     mark: int
     log_level: str
+    place: "Place | None" = None
+
+
+class Place(Value, frozen=True, kw_only=True):
+    """Which of so many workers this is, and the inherited memory of their counts (`node_proxy.shares`)."""
+
+    index: int
+    workers: int
+    shares_fd: int
 
 
 class ExplicitListener(Value, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+import msgspec
 import structlog
 import trio
 
@@ -16,12 +17,14 @@ from node_proxy.control import (
     CredentialsUpdate,
     Drain,
     FromWorker,
+    Place,
     Ready,
     Report,
     SnapshotUpdate,
     WorkerConfig,
 )
 from node_proxy.errors import LocalProtocolError
+from node_proxy.shares import Shares
 from node_proxy.snapshot import Snapshot
 
 WORKER_COMMAND = (sys.executable, "-m", "node_proxy.dataplane.worker")
@@ -80,6 +83,7 @@ class WorkerPool:
         self.workers = tuple(Worker(index) for index in range(count))
         self.totals = WorkerTotals()
         self._config = config
+        self._shares = Shares.make(count)
         self._listeners = listeners
         self._changed = changed
         self._command = command
@@ -132,9 +136,12 @@ class WorkerPool:
 
     async def run(self) -> None:
         """Keep all workers running until drained; cancellation terminates them."""
-        async with trio.open_nursery() as nursery:
-            for worker in self.workers:
-                nursery.start_soon(self._keep_running, worker)
+        try:
+            async with trio.open_nursery() as nursery:
+                for worker in self.workers:
+                    nursery.start_soon(self._keep_running, worker)
+        finally:
+            self._shares.close()
 
     def _wake(self) -> None:
         self._news.set()
@@ -162,7 +169,7 @@ class WorkerPool:
         ours, theirs = socket.socketpair()
         async with trio.SocketStream(trio.socket.from_stdlib_socket(ours)) as stream:
             with theirs:
-                fds = (theirs.fileno(), *(each.fileno() for each in self._listeners))
+                fds = (theirs.fileno(), self._shares.fd, *(each.fileno() for each in self._listeners))
                 command = [*self._command, "--control-fd", str(theirs.fileno())]
                 # A group of its own: Ctrl-C is for the agent, which drains workers in its own order.
                 process = await trio.lowlevel.open_process(
@@ -173,7 +180,7 @@ class WorkerPool:
                 async with trio.open_nursery() as nursery:
                     # type[] cannot say "one of a union".
                     channel: ControlChannel[FromWorker] = ControlChannel(stream, FromWorker)  # type: ignore[arg-type]
-                    nursery.start_soon(self._feed, channel, process)
+                    nursery.start_soon(self._feed, channel, worker, process)
                     nursery.start_soon(self._kill_after_drain, process)
                     nursery.start_soon(self._listen, channel, worker, process)
                     await process.wait()
@@ -182,12 +189,14 @@ class WorkerPool:
                 await _end(process)
                 worker.pid = worker.applied = None
                 self.totals.retire(worker.index)
+                self._shares.leave(worker.index)
         return await process.wait()
 
-    async def _feed(self, channel: ControlChannel[FromWorker], process: trio.Process) -> None:
+    async def _feed(self, channel: ControlChannel[FromWorker], worker: Worker, process: trio.Process) -> None:
         """Send what is newest, again and again; a slow worker holds up only itself."""
         with suppress(trio.BrokenResourceError):
-            await channel.send(self._config)
+            place = Place(index=worker.index, workers=len(self.workers), shares_fd=self._shares.fd)
+            await channel.send(msgspec.structs.replace(self._config, place=place))
             credentials: CredentialsUpdate | None = None
             snapshot: SnapshotUpdate | None = None
             while True:

@@ -11,6 +11,7 @@ import trio
 
 from node_proxy.dataplane import telemetry
 from node_proxy.dataplane.context import WorkerContext
+from node_proxy.shares import Share
 from node_proxy.tunnel.sockets import tune
 
 # Who owns accepted connections from then on.
@@ -18,6 +19,8 @@ Take = Callable[[socket.socket], None]
 
 # Few enough that the other workers, which wait on the same socket, get their share of a burst.
 ACCEPTS_PER_TURN = 16
+# How long a worker with more than its share lets the others go first; if they do not, they are busy or hung.
+POLITE_PAUSE = 0.005
 # How long to wait for descriptors or memory to be freed before the next try.
 EXHAUSTED_PAUSE = 0.1
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -29,17 +32,36 @@ _SOCKADDR_IN6 = struct.Struct("!2xH4x16s4x")
 
 
 class Acceptor:
-    """Accepts inline, called by the reactor, and hands every connection to `take`, which owns it."""
+    """Accepts inline, called by the reactor, and hands every connection to `take`, which owns it.
 
-    def __init__(self, context: WorkerContext, listener: socket.socket, take: Take) -> None:
+    It stops with an event when it must pause: `pause` says for how long.
+    """
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        listener: socket.socket,
+        take: Take,
+        share: Share | None,
+        *,
+        goes_first: bool,
+    ) -> None:
         self._context = context
         self._listener = listener
         self._take = take
-        self.exhausted = trio.Event()
+        self._share = share
+        self._goes_first = goes_first
+        self.stopped = trio.Event()
+        self.pause = EXHAUSTED_PAUSE
 
     def on_ready(self, _events: int) -> None:
         """Accept some of what waits; the rest is reported again."""
         for _ in range(ACCEPTS_PER_TURN):
+            if self._share is not None and self._share.is_ahead() and not self._goes_first:
+                self.pause = POLITE_PAUSE
+                self.stopped.set()
+                return
+            self._goes_first = False
             try:
                 sock, _address = self._listener.accept()
             except BlockingIOError:
@@ -50,7 +72,7 @@ class Acceptor:
                     continue
                 self._context.telemetry.add(telemetry.LIMIT_REACHED, limit="descriptors")
                 self._context.log.exception("cannot accept")
-                self.exhausted.set()
+                self.stopped.set()
                 return
             try:
                 sock.setblocking(False)
@@ -63,22 +85,27 @@ class Acceptor:
         """Go on: what `on_ready` can raise concerns one connection."""
 
 
-async def serve_listener(context: WorkerContext, listener: socket.socket, take: Take) -> None:
+async def serve_listener(
+    context: WorkerContext, listener: socket.socket, take: Take, share: Share | None = None
+) -> None:
     """Hand every connection to `take`, which owns it; runs until cancelled.
 
-    The listening socket is shared with other workers and stays open.
+    The listening socket stays open. It may be shared with other workers, whose counts `share` knows.
     """
     # Here once, instead of five calls for each connection.
     tune(listener)
+    goes_first = False
     while True:
-        acceptor = Acceptor(context, listener, take)
+        acceptor = Acceptor(context, listener, take, share, goes_first=goes_first)
         # Not EPOLLEXCLUSIVE: it would wake one worker for a connection, were that one hung or about to die.
         context.reactor.register(listener.fileno(), select.EPOLLIN, acceptor)
         try:
-            await acceptor.exhausted.wait()
+            await acceptor.stopped.wait()
         finally:
             context.reactor.unregister(listener.fileno())
-        await trio.sleep(EXHAUSTED_PAUSE)
+        # The others had their chance.
+        goes_first = acceptor.pause == POLITE_PAUSE
+        await trio.sleep(acceptor.pause)
 
 
 def original_destination(sock: socket.socket) -> tuple[str, int] | None:

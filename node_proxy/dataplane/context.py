@@ -10,6 +10,7 @@ from typing import TypeVarTuple
 from structlog.typing import FilteringBoundLogger
 
 from node_proxy.dataplane import telemetry
+from node_proxy.dataplane.backlog import Backlog
 from node_proxy.dataplane.reactor import Reactor
 from node_proxy.dataplane.relay import READ_SIZE
 from node_proxy.dataplane.tables import Tables
@@ -48,6 +49,7 @@ class WorkerContext:
     reactor: Reactor = field(default_factory=Reactor)
     telemetry: Telemetry = field(default_factory=Telemetry)
     budget: WindowBudget = field(default_factory=WindowBudget)
+    backlog: Backlog = field(default_factory=Backlog)
     tunnel_buffer: bytearray = field(default_factory=lambda: bytearray(BUFFER_SIZE))
     relay_buffer: bytearray = field(default_factory=lambda: bytearray(FRAME_HEADER + READ_SIZE))
     _decisions: "itertools.count[int]" = field(default_factory=itertools.count)

@@ -27,6 +27,8 @@ from registry.model.identity import Identity
 HANDSHAKE_TIMEOUT = 10.0
 # Each holds a TLS state of some 40 KiB; a slow-handshake attack gets no further than this.
 MAX_HANDSHAKES = 512
+# Peers of our make end their tunnels at half that age; for the others we do.
+MAX_AGE = 7200.0
 
 
 class Inbound:
@@ -38,6 +40,11 @@ class Inbound:
         self.nursery = nursery
         self._handshakes = 0
         self._tunnels: set[TunnelConnection] = set()
+
+    @property
+    def tunnels(self) -> int:
+        """Tunnels that are open or on the way to it."""
+        return len(self._tunnels) + self._handshakes
 
     @property
     def open_streams(self) -> int:
@@ -98,7 +105,7 @@ class Inbound:
         numbers.add(telemetry.TUNNELS_OPEN, side="inbound")
         try:
             tunnel.start()
-            await tunnel.keep_alive()
+            await tunnel.keep_alive(max_age=MAX_AGE)
         finally:
             self._tunnels.discard(tunnel)
             numbers.add(telemetry.TUNNELS_OPEN, -1, side="inbound")

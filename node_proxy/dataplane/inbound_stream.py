@@ -96,6 +96,7 @@ class InboundStream:
             port=admitted.port,
         )
         if not self._gone:
+            self._let_go()
             self._host.admission.closed(self._open)
             self._tunnel.refuse_stream(self._stream_id, 503, "dial_failed")
 
@@ -109,6 +110,7 @@ class InboundStream:
             self._tunnel,
             self._stream_id,
             buffer=context.relay_buffer,
+            backlog=context.backlog,
             on_closed=self._closed,
         )
         self._numbers.begin()
@@ -116,7 +118,9 @@ class InboundStream:
         self._tunnel.set_handler(self._stream_id, relay)
         self._tunnel.accept_stream(self._stream_id)
         if self._early:
-            relay.on_data(memoryview(self._early))
+            early = bytes(self._early)
+            self._let_go()
+            relay.on_data(memoryview(early))
         if self._ended:
             relay.on_ended()
 
@@ -138,11 +142,16 @@ class InboundStream:
             outcome=outcome,
         )
 
+    def _let_go(self) -> None:
+        self._early.clear()
+        self._host.context.backlog.forget(self)
+
     # What the tunnel says while the dial is under way.
 
     def on_data(self, data: memoryview) -> None:
-        """Keep early payload; the stream's window bounds it."""
+        """Keep early payload; the stream's window bounds it, and the worker's backlog all of it."""
         self._early += data
+        self._host.context.backlog.grew(self, len(data))
 
     def on_ended(self) -> None:
         """Remember that the caller has sent everything."""
@@ -151,6 +160,7 @@ class InboundStream:
     def on_reset(self, _code: int) -> None:
         """Forget the stream: its caller is gone."""
         self._gone = True
+        self._let_go()
         self._host.admission.closed(self._open)
 
     def on_accepted(self) -> None:

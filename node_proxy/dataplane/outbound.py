@@ -17,7 +17,10 @@ from node_proxy.dataplane.dialler import TunnelDialler
 from node_proxy.dataplane.outbound_connection import Caller, OutboundConnection, OutboundShared
 from node_proxy.dataplane.socket_side import abort_socket
 from node_proxy.dataplane.tables import Route
-from node_proxy.tunnel.pool import TunnelPool
+from node_proxy.tunnel.pool import MAX_AGE, TunnelPool
+
+# Tunnels opened together, as after a restart, must not end together.
+AGE_JITTER = (0.8, 1.0)
 
 
 class Outbound:
@@ -29,7 +32,11 @@ class Outbound:
             context=context,
             nursery=nursery,
             admission=admission,
-            pool=TunnelPool(nursery, TunnelDialler(context).open),
+            pool=TunnelPool(
+                nursery,
+                TunnelDialler(context).open,
+                max_age=lambda: MAX_AGE * context.rng.uniform(*AGE_JITTER),
+            ),
             balancer=Balancer(context),
             answers=AnswerDeadlines(context.clock),
         )

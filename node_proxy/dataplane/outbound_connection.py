@@ -196,6 +196,7 @@ class OutboundConnection:
             tunnel,
             self._stream_id,
             buffer=context.relay_buffer,
+            backlog=context.backlog,
             on_closed=self._relay_closed,
         )
         tunnel.set_handler(self._stream_id, relay)

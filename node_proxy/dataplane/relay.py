@@ -7,6 +7,7 @@ read fills at most its stream's window, a tunnel that cannot send stops the read
 import select
 from collections.abc import Callable
 
+from node_proxy.dataplane.backlog import Backlog
 from node_proxy.dataplane.socket_side import BROKEN, SocketSide
 from node_proxy.dataplane.telemetry import Traffic
 from node_proxy.tunnel.connection import TunnelConnection
@@ -26,10 +27,12 @@ class StreamRelay:
         side: the workload's socket, not yet watched.
         tunnel: where the stream is.
         buffer: FRAME_HEADER + READ_SIZE bytes shared by all relays of a worker.
+        backlog: hears how much the workload has not taken yet.
         on_closed: called once with an outcome: ``done``, or why it was cut.
     """
 
     __slots__ = (
+        "_backlog",
         "_buffer",
         "_closed",
         "_ended_in",
@@ -50,12 +53,14 @@ class StreamRelay:
         stream_id: int,
         *,
         buffer: bytearray,
+        backlog: Backlog,
         on_closed: Callable[["StreamRelay", str], None],
     ) -> None:
         self.traffic = Traffic()
         self._side = side
         self._tunnel = tunnel
         self._stream_id = stream_id
+        self._backlog = backlog
         self._buffer = buffer
         self._view = memoryview(buffer)
         self._on_closed = on_closed
@@ -105,6 +110,7 @@ class StreamRelay:
         if taken:
             self._tunnel.delivered(self._stream_id, taken, prompt=taken == len(data))
         if taken < len(data) and not self._closed:
+            self._backlog.grew(self, len(data) - taken)
             self._watch()
 
     def on_ended(self) -> None:
@@ -181,6 +187,7 @@ class StreamRelay:
             self._break(f"the workload's connection broke: {error}")
             return
         if taken:
+            self._backlog.shrank(self, taken)
             self._tunnel.delivered(self._stream_id, taken, prompt=False)
         if not (self._side.has_pending or self._closed):
             self._watch()
@@ -219,5 +226,6 @@ class StreamRelay:
         if self._closed:
             return
         self._closed = True
+        self._backlog.forget(self)
         self._side.close(abort=abort)
         self._on_closed(self, outcome)

@@ -25,6 +25,7 @@ TUNNELS_OPEN = "nodemesh_tunnels_open"
 TUNNELS_REFUSED = "nodemesh_tunnels_refused_total"
 TUNNELS_OPENED = "nodemesh_tunnels_opened_total"
 CRASHES = "nodemesh_crashes_total"
+BACKLOG = "nodemesh_backlog_bytes"
 LIMIT_REACHED = "nodemesh_limit_reached_total"
 
 

@@ -11,7 +11,7 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import structlog
@@ -37,6 +37,7 @@ from node_proxy.dataplane.outbound_connection import Caller
 from node_proxy.dataplane.tables import Tables
 from node_proxy.errors import LocalProtocolError
 from node_proxy.logs import configure_logging
+from node_proxy.shares import Kind, Share, Shares
 from node_proxy.tunnel.tls import TlsContexts
 
 REPORT_INTERVAL = 1.0
@@ -72,6 +73,7 @@ class Worker:
             self._admission = Admission(context)
             self._inbound = Inbound(context, nursery, self._admission)
             self._outbound = Outbound(context, nursery, self._admission)
+            self._shares = self._find_shares()
             nursery.start_soon(context.reactor.run)
             nursery.start_soon(self._outbound.watch_answers)
             nursery.start_soon(self._serve_control)
@@ -107,26 +109,40 @@ class Worker:
 
     async def _accept(self) -> None:
         """Accept on every listener until the worker drains; then close its hold on them."""
-        takers = [(socket.socket(fileno=fd), take) for fd, take in self._takers()]
+        takers = [(socket.socket(fileno=fd), take, kind) for fd, take, kind in self._takers()]
         with self._accepting:
             async with trio.open_nursery() as nursery:
-                for sock, take in takers:
+                for sock, take, kind in takers:
                     sock.setblocking(False)
-                    nursery.start_soon(serve_listener, self._context, sock, take)
-        for sock, _take in takers:
+                    nursery.start_soon(serve_listener, self._context, sock, take, self._shares.get(kind))
+        for share in self._shares.values():
+            share.leave()
+        for sock, _take, _kind in takers:
             sock.close()
 
-    def _takers(self) -> Iterator[tuple[int, Take]]:
+    def _find_shares(self) -> dict[Kind, Share]:
+        place = self._config.place
+        if place is None:
+            return {}
+        shares = Shares(place.shares_fd, place.workers)
+        counts: dict[Kind, Callable[[], int]] = {
+            Kind.CALLERS: lambda: self._outbound.open_connections,
+            Kind.TUNNELS: lambda: self._inbound.tunnels,
+        }
+        return {kind: Share(shares, place.index, kind, count) for kind, count in counts.items()}
+
+    def _takers(self) -> Iterator[tuple[int, Take, Kind]]:
         """Say who takes the connections of each listening descriptor."""
         config = self._config
         default = Caller.of(config.default_workload) if config.default_workload else None
         for fd in config.tunnel_fds:
-            yield fd, self._inbound.accepted
+            yield fd, self._inbound.accepted, Kind.TUNNELS
         for fd in config.captured_fds:
-            yield fd, partial(self._captured, default)
+            yield fd, partial(self._captured, default), Kind.CALLERS
         for listener in config.listeners:
             caller = Caller.of(listener.workload) if listener.workload else default
-            yield listener.fd, partial(self._explicit, listener.service, listener.port, caller)
+            take = partial(self._explicit, listener.service, listener.port, caller)
+            yield listener.fd, take, Kind.CALLERS
 
     def _captured(self, caller: Caller | None, sock: socket.socket) -> None:
         target = original_destination(sock)
@@ -176,6 +192,11 @@ class Worker:
         while True:
             await trio.sleep(REPORT_INTERVAL)
             numbers.set(telemetry.CRASHES, self._context.reactor.crashes, part="handler")
+            numbers.set(telemetry.BACKLOG, self._context.backlog.total)
+            numbers.set(telemetry.LIMIT_REACHED, self._context.backlog.cuts, limit="backlog")
+            if not self._draining.is_set():
+                for share in self._shares.values():
+                    share.publish()
             await self._say(numbers.report())
 
     async def _say(self, message: FromWorker) -> None:

@@ -30,6 +30,7 @@ from node_proxy.tunnel.events import (
 from node_proxy.tunnel.frames import FRAME_HEADER
 from node_proxy.tunnel.handlers import TUNNEL_CLOSED, Poller, StreamHandler
 from node_proxy.tunnel.http2 import MAX_FRAME_SIZE, REFUSED_STREAM, Role
+from node_proxy.tunnel.meter import Meter
 from node_proxy.tunnel.protocol import TunnelProtocol
 from node_proxy.tunnel.tls import handshake_error
 from node_proxy.tunnel.tls_stream import TlsStream
@@ -53,6 +54,8 @@ READS_PER_TURN = 2
 # Finds a dead host in 10 s + 5 s at the latest; cheap enough for thousands of tunnels.
 PING_INTERVAL = 10.0
 PING_TIMEOUT = 5.0
+# Bytes a second from which a tunnel is better left to those who are in it: a quarter of a gigabit link.
+BUSY_RATE = 32 * 1024 * 1024
 
 
 class TunnelConnection:
@@ -100,7 +103,8 @@ class TunnelConnection:
         self._gathered = bytearray()
         self._turn_end_asked = False
         self._failure: OSError | None = None
-        self._last_received = clock()
+        self._last_received = self._began = clock()
+        self._meter = Meter(self._began)
         self._mask = select.EPOLLIN
 
     def start(self) -> None:
@@ -121,6 +125,11 @@ class TunnelConnection:
     def congested(self) -> bool:
         """Whether the peer's socket is so far behind that reading more for it would only fill memory."""
         return self._queued > WRITE_QUEUE_LIMIT
+
+    @property
+    def busy(self) -> bool:
+        """Whether a flow fills the tunnel, so that a new stream would have to share with it."""
+        return self.congested or self._meter.rate(self._clock()) >= BUSY_RATE
 
     @property
     def has_capacity(self) -> bool:
@@ -206,7 +215,7 @@ class TunnelConnection:
             raise HandshakeError("the peer allows no stream", reason="protocol")
 
     def drain(self) -> None:
-        """Send GOAWAY; streams that are open go on."""
+        """Send GOAWAY; streams that are open go on. Draining twice is harmless."""
         self.protocol.drain()
         self._send_control()
 
@@ -230,9 +239,10 @@ class TunnelConnection:
             _, handler = self._handlers.popitem()
             handler.on_reset(TUNNEL_CLOSED)
 
-    async def keep_alive(self, *, idle_timeout: float | None = None) -> None:
+    async def keep_alive(self, *, idle_timeout: float | None = None, max_age: float | None = None) -> None:
         """Ping a silent peer and close when it does not answer, or when no stream used the tunnel for long.
 
+        After `max_age` seconds the tunnel drains: no more streams, and it closes when the last has ended.
         Returns when the tunnel is closed. Cancellation closes it.
         """
         try:
@@ -240,6 +250,8 @@ class TunnelConnection:
                 with trio.move_on_after(PING_INTERVAL):
                     await self.ended.wait()
                     return
+                if max_age is not None and self._clock() - self._began >= max_age:
+                    self.drain()
                 self._close_if_spent(idle_timeout)
                 if self.closed is None and self._clock() - self._last_received >= PING_INTERVAL:
                     await self._probe()
@@ -332,6 +344,8 @@ class TunnelConnection:
             if self.closed:
                 return 0
             self._dispatch(event)
+        self._meter.moved += used
+        self._meter.rate(now)
         left = end - used
         self._plain[:left] = self._plain[used:end]
         self._send_control()
@@ -430,6 +444,7 @@ class TunnelConnection:
         except OSError as error:
             self._fail(error)
         else:
+            self._meter.moved += len(data)
             self._write(records)
 
     def _write(self, records: bytes) -> None:

@@ -10,6 +10,7 @@ import trio
 
 from node_proxy.dataplane import telemetry
 from node_proxy.dataplane.accept import ACCEPTS_PER_TURN, original_destination, serve_listener
+from node_proxy.shares import Kind, Share, Shares
 from tests.fakes.context import Scene, scene
 from tests.fakes.eventually import eventually
 
@@ -31,6 +32,10 @@ class Taken:
     def __call__(self, sock: socket.socket) -> None:
         """Own a connection."""
         self.sockets.append(sock)
+
+    def count(self) -> int:
+        """Say how many."""
+        return len(self.sockets)
 
     def __enter__(self) -> "Taken":
         return self
@@ -179,3 +184,47 @@ def test_original_destination_of_what_was_not_redirected(address: str) -> None:
         accepted, _ = server.accept()
         with caller, accepted:
             assert original_destination(accepted) in (None, server.getsockname()[:2])
+
+
+@pytest.fixture
+def shares() -> Iterator[Shares]:
+    """Give the counts of two workers."""
+    made = Shares.make(2)
+    yield made
+    made.close()
+
+
+async def test_workers_share_evenly(listener: socket.socket, shares: Shares) -> None:
+    """Two workers that accept from one socket end up with about as many connections each."""
+    count = 100
+    with ExitStack() as stack:
+        takers = [stack.enter_context(Taken()) for _ in range(2)]
+        async with trio.open_nursery() as nursery:
+            for index, taken in enumerate(takers):
+                context = scene().context
+                share = Share(shares, index, Kind.CALLERS, taken.count)
+                share.publish()
+                nursery.start_soon(context.reactor.run)
+                nursery.start_soon(serve_listener, context, listener, taken, share)
+            for _ in range(count):
+                stack.enter_context(socket.create_connection(listener.getsockname()))
+            await eventually(lambda: sum(len(taken.sockets) for taken in takers) == count)
+            nursery.cancel_scope.cancel()
+        assert min(len(taken.sockets) for taken in takers) >= count // 2 - 10
+
+
+async def test_hung_worker_holds_nobody_up(listener: socket.socket, shares: Shares) -> None:
+    """A worker that has least and accepts nothing delays the others for a moment only."""
+    shares.say(1, Kind.CALLERS, 0)
+    count = 20
+    with ExitStack() as stack:
+        taken = stack.enter_context(Taken())
+        async with trio.open_nursery() as nursery:
+            context = scene().context
+            share = Share(shares, 0, Kind.CALLERS, taken.count)
+            nursery.start_soon(context.reactor.run)
+            nursery.start_soon(serve_listener, context, listener, taken, share)
+            for _ in range(count):
+                stack.enter_context(socket.create_connection(listener.getsockname()))
+            await eventually(lambda: len(taken.sockets) == count)
+            nursery.cancel_scope.cancel()

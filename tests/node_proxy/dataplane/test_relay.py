@@ -4,6 +4,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from node_proxy.dataplane.backlog import Backlog
 from node_proxy.dataplane.relay import READ_SIZE, StreamRelay
 from node_proxy.dataplane.socket_side import SocketSide
 from node_proxy.dataplane.telemetry import Traffic
@@ -25,6 +26,7 @@ class Bench:
     def __init__(self, poller: EpollPoller, stack: ExitStack) -> None:
         self.poller = poller
         self.tunnel = RelayTunnel()
+        self.backlog = Backlog()
         self.near, self.workload = tcp_pair()
         stack.callback(self.workload.close)
         stack.callback(self.near.close)
@@ -35,6 +37,7 @@ class Bench:
             self.tunnel.as_tunnel(),
             STREAM,
             buffer=bytearray(FRAME_HEADER + READ_SIZE),
+            backlog=self.backlog,
             on_closed=lambda _, outcome: self.outcomes.append(outcome),
         )
         self.relay.start()
@@ -363,3 +366,20 @@ class TestReset:
         bench.relay.on_crash(ZeroDivisionError())
         bench.settle()
         assert bench.outcomes == ["first"]
+
+
+class TestBacklog:
+    def test_what_the_workload_does_not_take(self, bench: Bench) -> None:
+        """Bytes that wait for the workload count until it has taken them."""
+        given = bench.fill_workload()
+        assert bench.backlog.total == given - bench.tunnel.credit > 0
+        while bench.backlog.total:
+            bench.reader.read()
+            bench.settle()
+        assert bench.tunnel.credit == given
+
+    def test_end_lets_go(self, bench: Bench) -> None:
+        """A relay that is cut holds nothing."""
+        bench.fill_workload()
+        bench.relay.cut("test")
+        assert bench.backlog.total == 0

@@ -1,6 +1,7 @@
 """Lifetime of tunnels, in virtual time."""
 
 import ssl
+from functools import partial
 
 import pytest
 import trio
@@ -8,6 +9,7 @@ import trio.testing
 
 from node_proxy.errors import HandshakeError, TunnelClosed
 from node_proxy.tunnel.connection import PING_INTERVAL, PING_TIMEOUT
+from node_proxy.tunnel.events import PeerDraining
 from node_proxy.tunnel.http2 import Role
 from tests.fakes.driven_tunnel import READABLE, DrivenTunnel
 from tests.fakes.driven_tunnel import connected as connected_by
@@ -73,6 +75,35 @@ class TestKeepAlive:
             await trio.sleep(HOUR)
             assert driven.tunnel.closed is None
             nursery.cancel_scope.cancel()
+
+    async def test_old_tunnel_drains(self, autojump_clock: trio.testing.MockClock) -> None:
+        """At its age a tunnel takes no more streams and tells the peer; those that are open go on."""
+        driven = connected(Role.CLIENT)
+        stream_id, handler = driven.open_accepted()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(driven.tunnel.keep_alive, max_age=HOUR))
+            nursery.start_soon(answer, driven)
+            capacity = []
+            for pause in (HOUR - 1, 1 + PING_INTERVAL + PING_TIMEOUT):
+                await trio.sleep(pause)
+                capacity.append(driven.tunnel.has_capacity)
+            assert capacity == [True, False]
+            driven.peer.send(stream_id, b"still here")
+            driven.exchange()
+            assert handler.payload == b"still here"
+            assert any(isinstance(event, PeerDraining) for event in driven.peer.heard)
+            nursery.cancel_scope.cancel()
+
+    async def test_old_tunnel_closes_with_its_last_stream(
+        self, autojump_clock: trio.testing.MockClock
+    ) -> None:
+        """A drained tunnel ends when nobody uses it any more."""
+        driven = connected(Role.CLIENT)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer, driven)
+            await driven.tunnel.keep_alive(max_age=HOUR)
+            nursery.cancel_scope.cancel()
+        assert str(driven.tunnel.closed) == "drained"
 
     async def test_talking_peer_is_not_asked(self, autojump_clock: trio.testing.MockClock) -> None:
         """Whoever sends anything is alive: no PING is spent on it."""

@@ -8,7 +8,7 @@ import trio.testing
 
 from node_proxy.errors import DialError, HandshakeError, NodeProxyError, TunnelClosed
 from node_proxy.tunnel.connection import TunnelConnection
-from node_proxy.tunnel.pool import IDLE_TIMEOUT, TunnelKey, TunnelPool
+from node_proxy.tunnel.pool import IDLE_TIMEOUT, MAX_AGE, MAX_SPREAD, SPREAD_PAUSE, TunnelKey, TunnelPool
 
 KEY = TunnelKey(address="10.0.0.2", port=15008, source="web", destination="api", server_name="api.default")
 OTHER_KEY = TunnelKey(
@@ -22,6 +22,9 @@ class PooledTunnel:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.draining = False
+        self.busy = False
+        self.streams = 0
+        self.max_age: float | None = None
         self.idle_timeout: float | None = None
         self.ended = trio.Event()
 
@@ -34,8 +37,19 @@ class PooledTunnel:
         """Take no more streams."""
         self.draining = True
 
-    async def keep_alive(self, *, idle_timeout: float | None = None) -> None:
+    @property
+    def protocol(self) -> "PooledTunnel":
+        """Its own protocol, as far as the pool looks."""
+        return self
+
+    @property
+    def open_streams(self) -> int:
+        """Streams that the test says are open."""
+        return self.streams
+
+    async def keep_alive(self, *, idle_timeout: float | None = None, max_age: float | None = None) -> None:
         """Live until ended."""
+        self.max_age = max_age
         self.idle_timeout = idle_timeout
         await self.ended.wait()
 
@@ -289,6 +303,70 @@ class TestRetire:
             callers.start_soon(get_and_note, pool, [])
             await settle()
             assert len(dialler.keys) == 2
+
+
+class TestBusyTunnels:
+    """A flow that fills a tunnel keeps it to itself, as far as that goes."""
+
+    @staticmethod
+    async def _busy(pool: TunnelPool, dialler: Dialler) -> PooledTunnel:
+        dialler.go.set()
+        tunnel = cast("PooledTunnel", await pool.get(KEY))
+        tunnel.busy = True
+        return tunnel
+
+    async def test_nobody_waits_for_another(self) -> None:
+        """While another tunnel is being opened, the filled one is given."""
+        async with pooled() as (pool, dialler, _):
+            busy = await self._busy(pool, dialler)
+            dialler.go = trio.Event()
+            assert cast("PooledTunnel", pool.get_nowait(KEY)) is busy
+
+    async def test_the_next_stream_goes_elsewhere(self) -> None:
+        """Once the other tunnel stands, new streams use that."""
+        async with pooled() as (pool, dialler, _):
+            await self._busy(pool, dialler)
+            pool.get_nowait(KEY)
+            await settle()
+            assert cast("PooledTunnel", pool.get_nowait(KEY)) is dialler.opened[1]
+            assert len(dialler.opened) == 2
+
+    async def test_bounded(self) -> None:
+        """When all are filled there is an end to opening more, and the one with fewest streams is given."""
+        async with pooled() as (pool, dialler, _):
+            await self._busy(pool, dialler)
+            for _ in range(2 * MAX_SPREAD):
+                pool.get_nowait(KEY)
+                await settle()
+                for tunnel in dialler.opened:
+                    tunnel.busy = True
+                    tunnel.streams = 5
+            assert len(dialler.opened) == MAX_SPREAD
+            dialler.opened[2].streams = 4
+            assert cast("PooledTunnel", pool.get_nowait(KEY)) is dialler.opened[2]
+
+    async def test_a_failure_is_not_repeated_at_once(self, autojump_clock: trio.testing.MockClock) -> None:
+        """When no second tunnel can be had, the next is tried after a pause; callers notice nothing."""
+        async with pooled() as (pool, dialler, _):
+            busy = await self._busy(pool, dialler)
+            dialler.errors = [DialError("10.0.0.2", 15008, "no route")]
+            for _ in range(5):
+                assert cast("PooledTunnel", pool.get_nowait(KEY)) is busy
+                await settle()
+            assert len(dialler.keys) == 2
+            await trio.sleep(SPREAD_PAUSE)
+            pool.get_nowait(KEY)
+            await settle()
+            assert len(dialler.opened) == 2
+
+
+async def test_tunnels_grow_old() -> None:
+    """A tunnel is kept for the age that the pool was told to give it."""
+    async with pooled() as (pool, dialler, _):
+        dialler.go.set()
+        await pool.get(KEY)
+        await settle()
+        assert dialler.opened[0].max_age == MAX_AGE
 
 
 async def test_end_of_the_worker() -> None:
