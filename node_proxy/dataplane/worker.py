@@ -8,6 +8,7 @@ so that nothing is left behind and the next agent can bind its ports.
 import argparse
 import gc
 import random
+import resource
 import signal
 import socket
 import time
@@ -257,6 +258,9 @@ def main() -> None:
         "--control-fd", type=int, required=True, help="the inherited end of the agent's socketpair"
     )
     control_fd = parser.parse_args().control_fd
+    # A connection takes two; the soft limit, often 1,024, is for programs that use select().
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     # What is loaded now lives as long as the process: the collector need not look at it again.
     gc.freeze()
     trio.run(serve_worker, control_fd)

@@ -305,17 +305,18 @@ class TunnelConnection:
 
     def _decrypt(self) -> None:
         """Decrypt every record that is there, then handle them together: frames span records."""
-        plain, read = self._plain, self._tls.read_into
+        plain, tls = self._plain, self._tls
         end = len(self._rest)
         plain[:end] = self._rest
         failure: OSError | None = None
-        while True:
+        # Asking in vain would cost an exception for every small message.
+        while tls.pending:
             if PLAIN_SIZE - end < LARGEST_RECORD:
                 end = self._receive(end)
             if self.closed:
                 return
             try:
-                count = read(plain[end:])
+                count = tls.read_into(plain[end:])
             except ssl.SSLWantReadError:
                 break
             except OSError as error:

@@ -106,6 +106,11 @@ class TlsStream:
             self._incoming.write_eof()
         return count
 
+    @property
+    def pending(self) -> int:
+        """How many bytes were received that `read_into` has not looked at."""
+        return self._incoming.pending
+
     def read_into(self, view: memoryview) -> int:
         """Decrypt one record at most; give it room for the largest. 0 is the peer's close_notify.
 

@@ -64,6 +64,11 @@ class MemoryTls:
         del self.incoming[:count]
         return count
 
+    @property
+    def pending(self) -> int:
+        """How many bytes are received and not decrypted; an alert has some too."""
+        return len(self.received) + (self.alert is not None)
+
     def read_into(self, view: memoryview) -> int:
         """Decrypt one record at most.
 
