@@ -102,6 +102,8 @@ class TunnelConnection:
         self._rest = b""
         self._gathered = bytearray()
         self._turn_end_asked = False
+        # Whether to close as soon as no stream is left.
+        self._leaving = False
         self._failure: OSError | None = None
         self._last_received = self._began = clock()
         self._meter = Meter(self._began)
@@ -195,6 +197,9 @@ class TunnelConnection:
         self._handlers.pop(stream_id, None)
         self._waiting.pop(stream_id, None)
         self.last_used = self._clock()
+        if self._leaving:
+            # The last stream may be ending: then nothing keeps a drained tunnel.
+            self._ask_turn_end()
 
     # Lifetime.
 
@@ -216,8 +221,13 @@ class TunnelConnection:
 
     def drain(self) -> None:
         """Send GOAWAY; streams that are open go on. Draining twice is harmless."""
+        self._leave()
         self.protocol.drain()
         self._send_control()
+
+    def _leave(self) -> None:
+        # A server waits a while: streams that its client opens meanwhile are refused, not lost.
+        self._leaving = self.protocol.role is Role.CLIENT
 
     def close(self, cause: NodeProxyError) -> None:
         """Close now; every stream's handler hears `on_reset`. Closing twice is harmless.
@@ -384,6 +394,7 @@ class TunnelConnection:
             case Established():
                 self._established.set()
             case PeerDraining(last_stream_id):
+                self._leave()
                 self._give_up_unseen(last_stream_id)
             case PingAcknowledged():
                 pass
@@ -422,7 +433,11 @@ class TunnelConnection:
         self._gathered += data
         if len(self._gathered) > LARGEST_RECORD - GATHERED_FRAME:
             self._send_gathered()
-        elif not self._turn_end_asked:
+        else:
+            self._ask_turn_end()
+
+    def _ask_turn_end(self) -> None:
+        if not self._turn_end_asked:
             self._turn_end_asked = True
             self._poller.at_turn_end(self)
 
@@ -430,6 +445,8 @@ class TunnelConnection:
         """Send what small frames the turn has brought together, as one TLS record."""
         self._turn_end_asked = False
         self._send_gathered()
+        if self._leaving and self.closed is None:
+            self._close_if_spent(None)
 
     def _send_gathered(self) -> None:
         if self._gathered:

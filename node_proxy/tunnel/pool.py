@@ -14,7 +14,8 @@ import trio
 from node_proxy.errors import NodeProxyError, TunnelClosed
 from node_proxy.tunnel.connection import TunnelConnection
 
-# An idle tunnel costs some 50 KiB at each end; a handshake some 2 ms of CPU.
+# An idle tunnel costs some 50 KiB at each end, and as much as 150 once it has carried much: OpenSSL's buffers
+# in memory do not shrink. A handshake costs some 2 ms of CPU.
 IDLE_TIMEOUT = 300.0
 # A new tunnel now and then finds the peer's new workers and spreads load anew; one handshake is nothing.
 MAX_AGE = 3600.0

@@ -9,6 +9,12 @@ import socket
 import ssl
 from typing import Any
 
+# RFC 8446 section 5.2: the payload, its type, the cipher's tag, a header of five bytes.
+_LARGEST_RECORD = 5 + 16 * 1024 + 256
+# OpenSSL keeps as much memory for each connection as was ever waiting in it, so what a large read brought is
+# handed over in pieces.
+_FEED = 32 * 1024
+
 
 class NamedObject(ssl.SSLObject):
     """The TLS state of a connection that remembers which name its client asked for."""
@@ -19,8 +25,8 @@ class NamedObject(ssl.SSLObject):
 class TlsStream:
     """One TLS connection; nothing here waits.
 
-    What OpenSSL keeps between calls is bounded by its caller: `receive` one scratch buffer at most, then
-    `read_into` until it wants more; `encrypt` one frame at most and `send` what it gives.
+    After `receive` call `read_into` until nothing is `pending`: what was read stays in the caller's scratch
+    buffer until then. `encrypt` one frame at most, since as much memory is kept.
 
     Args:
         sock: connected, non-blocking; owned from now on.
@@ -44,9 +50,9 @@ class TlsStream:
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_side, server_hostname=server_name
         )
-        # The two that carry every byte in, looked up once.
+        # Looked up once, since it is called for every record.
         self._read = self._tls.read
-        self._feed = self._incoming.write
+        self._unfed = memoryview(b"")
 
     # What was agreed on.
 
@@ -101,15 +107,20 @@ class TlsStream:
         """
         count = self._sock.recv_into(scratch)
         if count:
-            self._feed(scratch[:count])
+            self._unfed = scratch[:count]
+            self._feed()
         else:
             self._incoming.write_eof()
         return count
 
+    def _feed(self) -> None:
+        self._incoming.write(self._unfed[:_FEED])
+        self._unfed = self._unfed[_FEED:]
+
     @property
     def pending(self) -> int:
         """How many bytes were received that `read_into` has not looked at."""
-        return self._incoming.pending
+        return self._incoming.pending + len(self._unfed)
 
     def read_into(self, view: memoryview) -> int:
         """Decrypt one record at most; give it room for the largest. 0 is the peer's close_notify.
@@ -118,6 +129,8 @@ class TlsStream:
             ssl.SSLWantReadError: no whole record is there.
             ssl.SSLError: an alert, or what is no TLS.
         """
+        if self._unfed and self._incoming.pending < _LARGEST_RECORD:
+            self._feed()
         return self._read(len(view), view)  # type: ignore[return-value]
 
     def encrypt(self, data: memoryview) -> bytes:

@@ -1,7 +1,9 @@
 """Two workers on loopback: `near` has the callers, `far` has the workloads, one tunnel port between them."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from socket import socket
 
@@ -73,9 +75,11 @@ class Pair:
 
     def tunnels(self) -> int:
         """Count the connections to the far host's tunnel port, as the kernel sees them."""
-        wanted = f":{self.far.tunnel_port:04X}"
+        address = int.from_bytes(ip_address(self.far.address).packed, sys.byteorder)
+        # The port alone may be one of other loopback addresses too.
+        wanted = f"{address:08X}:{self.far.tunnel_port:04X}"
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-        return sum(row[2].endswith(wanted) and row[3] == ESTABLISHED for row in rows)
+        return sum(row[2] == wanted and row[3] == ESTABLISHED for row in rows)
 
     def _workload(self) -> LocalWorkload:
         ports = sorted({port for ports in self._services.values() for port in ports})
