@@ -41,6 +41,7 @@ check: $(STAMP) ## formatting, lint, types, import contracts, file sizes
 bench: $(BENCH_STAMP) ## compare with Envoy, nginx, haproxy, stunnel (ROUNDS=, SECONDS= a job, ONLY=nodemesh,envoy)
 	@sh tests/bench/install.sh
 	@$(BIN)/python -m tests.bench --rounds $(ROUNDS) --seconds $(SECONDS) --only "$(ONLY)"
+	@[ -n "$(ONLY)" ] || $(BIN)/python -m tests.bench.scaling
 
 lock: .cache/uv/bin/uv ## pin every dependency with its hashes anew (set UPGRADE=--upgrade to move to newer ones)
 	@env -u PIP_FIND_LINKS -u UV_FIND_LINKS .cache/uv/bin/uv pip compile --quiet $(UPGRADE) \

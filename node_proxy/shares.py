@@ -15,8 +15,8 @@ _COUNT = struct.Struct("=i")
 # Says that no worker holds the slot, or that the one that does has not begun to accept.
 _ABSENT = -1
 
-# A worker may be this many connections ahead, and an eighth: below that the pauses would cost more than they
-# even out.
+# A worker may be this many callers ahead, and an eighth: below that the pauses would cost more than they even
+# out. Tunnels are few and carry much, so they get no such allowance.
 SLACK = 2
 
 
@@ -67,7 +67,7 @@ class Shares:
         if not others:
             return False
         least = min(others)
-        return count > least + least // 8 + SLACK
+        return count > least + least // 8 + (SLACK if kind is Kind.CALLERS else 0)
 
     def close(self) -> None:
         """Close the descriptor and the memory."""

@@ -56,8 +56,11 @@ class Acceptor:
 
     def on_ready(self, _events: int) -> None:
         """Accept some of what waits; the rest is reported again."""
-        for _ in range(ACCEPTS_PER_TURN):
+        for accepted in range(ACCEPTS_PER_TURN):
             if self._share is not None and self._share.is_ahead() and not self._goes_first:
+                if accepted:
+                    # Nobody knows whether more waits; if it does, that is reported.
+                    return
                 self.pause = POLITE_PAUSE
                 self.stopped.set()
                 return
@@ -97,6 +100,9 @@ async def serve_listener(
     goes_first = False
     while True:
         acceptor = Acceptor(context, listener, take, share, goes_first=goes_first)
+        if goes_first:
+            # It is for what still waits, not for what comes later.
+            acceptor.on_ready(select.EPOLLIN)
         # Not EPOLLEXCLUSIVE: it would wake one worker for a connection, were that one hung or about to die.
         context.reactor.register(listener.fileno(), select.EPOLLIN, acceptor)
         try:

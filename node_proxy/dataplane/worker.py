@@ -111,6 +111,9 @@ class Worker:
     async def _accept(self) -> None:
         """Accept on every listener until the worker drains; then close its hold on them."""
         takers = [(socket.socket(fileno=fd), take, kind) for fd, take, kind in self._takers()]
+        for share in self._shares.values():
+            # The others count with this worker from now on, before anything has come to it.
+            share.publish()
         with self._accepting:
             async with trio.open_nursery() as nursery:
                 for sock, take, kind in takers:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +61,12 @@ METRICS = {
     "p99_32": Metric("wrk -c32 p99", "µs", more=False),
     "rate_32": Metric("wrk -c32", "requests/s", more=True),
     "cpu_32": Metric("CPU, wrk -c32", "s/1,000", more=False, digits=3),
+    "rate_64": Metric("wrk -c64", "requests/s", more=True),
     "rate_new": Metric("new connections", "1/s", more=True),
     "cpu_new": Metric("CPU, new connections", "s/1,000", more=False, digits=3),
+    # By `starvation`: p99 in the tunnel of a bulk flow and a stalled reader, by that in another tunnel.
+    "starved_up": Metric("p99 beside bulk up ÷ apart", "×", more=False, digits=2),
+    "starved_down": Metric("p99 beside bulk down ÷ apart", "×", more=False, digits=2),
     "errors": Metric("requests that failed", "", more=False),
     "rss_idle": Metric("RSS at start", "MB", more=False, digits=1),
     "rss_held": Metric("RSS, 1,000 idle connections", "MB", more=False, digits=1),
@@ -82,19 +85,16 @@ class Job:
 
 def repeated_jobs(folder: Path, seconds: int) -> list[Job]:
     """Give the jobs of a round, of so many seconds each; they keep a file in `folder`."""
-    script = folder / "report.lua"
-    script.write_text(_WRK_REPORT)
-    jobs = [
-        Job(f"bulk {way}, {flows} flow{'s' * (flows > 1)}", _bulk(seconds, way, flows))
-        for flows in (1, 8)
-        for way in ("up", "down")
+    return [
+        *(bulk_job(seconds, way, flows) for flows in (1, 8) for way in ("up", "down")),
+        *(request_job(folder, seconds, connections) for connections in (1, 32)),
+        request_job(folder, seconds, 32, new=True),
     ]
-    requests = partial(_requests, seconds, script)
-    jobs += [Job(f"wrk -c{count}", requests(str(count), count)) for count in (1, 32)]
-    return [*jobs, Job("new connections", requests("new", 32, "-H", "Connection: close"))]
 
 
-def _bulk(seconds: int, way: str, flows: int) -> Callable[[Subject], Figures]:
+def bulk_job(seconds: int, way: str, flows: int) -> Job:
+    """Give the job of so many iperf3 flows, ``up`` to the service or ``down`` from it."""
+
     def run(subject: Subject) -> Figures:
         command = [find_program("iperf3", "iperf3"), "-c", LOOPBACK, "-p", str(subject.ports.bulk), "--json"]
         command += ["-t", str(seconds), "-P", str(flows), *(["-R"] if way == "down" else [])]
@@ -107,12 +107,16 @@ def _bulk(seconds: int, way: str, flows: int) -> Callable[[Subject], Figures]:
         figures = {f"{way}{flows}": received["bits_per_second"] / 1e9}
         return figures | _cpu(subject, f"cpu_{way}", used, received["bytes"] / 1e9)
 
-    return run
+    return Job(f"bulk {way}, {flows} flow{'s' * (flows > 1)}", run)
 
 
-def _requests(
-    seconds: int, script: Path, name: str, connections: int, *options: str
-) -> Callable[[Subject], Figures]:
+def request_job(folder: Path, seconds: int, connections: int, *, new: bool = False) -> Job:
+    """Give the job of so many wrk connections, with a `new` one for each request or not."""
+    name = "new" if new else str(connections)
+    options = ["-H", "Connection: close"] if new else []
+    script = folder / "report.lua"
+    script.write_text(_WRK_REPORT)
+
     def run(subject: Subject) -> Figures:
         command = [find_program("wrk", "wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script)]
         command += [*options, f"http://{LOOPBACK}:{subject.ports.http}/"]
@@ -125,11 +129,11 @@ def _requests(
         figures = {f"rate_{name}": answer["requests"] / answer["seconds"]}
         if answer["errors"]:
             figures["errors"] = answer["errors"]
-        if name != "new":
+        if not new:
             figures |= {f"p50_{name}": answer["p50"], f"p99_{name}": answer["p99"]}
         return figures | _cpu(subject, f"cpu_{name}", used, answer["requests"] / 1000)
 
-    return run
+    return Job("new connections" if new else f"wrk -c{connections}", run)
 
 
 def hold_idle_connections(subject: Subject) -> Figures:

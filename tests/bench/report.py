@@ -1,5 +1,7 @@
 """What people see of a run: two tables, and a plot when matplotlib is there."""
 
+import statistics
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +15,7 @@ from tests.bench.results import BEST, OURS, Outcome, Results, describe_machine
 
 # Narrower than this the columns break; what is no terminal can be scrolled.
 WIDTH = 190
-_NOTHING = "–"
+NOTHING = "–"
 _COLOURS = {
     "direct": "#999999",
     "nodemesh": "#d62728",
@@ -38,7 +40,12 @@ def print_results(console: Console, results: Results) -> None:
         " larger one, measured once.",
         style="dim",
     )
-    for name, outcome in results.outcomes.items():
+    print_failures(console, results.outcomes)
+
+
+def print_failures(console: Console, outcomes: Mapping[str, Outcome]) -> None:
+    """Say what was not measured."""
+    for name, outcome in outcomes.items():
         if outcome.absent:
             console.print(f"{name}: not measured: {outcome.absent}", style="bold red", markup=False)
         for failure in dict.fromkeys(outcome.failures):
@@ -47,17 +54,17 @@ def print_results(console: Console, results: Results) -> None:
 
 
 def _medians(results: Results) -> Table:
-    table = _table("")
+    table = plain_table("")
     for name, outcome in results.outcomes.items():
         table.add_column(f"{name}\n(not measured)" if outcome.absent else name, justify="right")
     for key in results.metrics():
-        cells = [_cell(METRICS[key], outcome, key) for outcome in results.outcomes.values()]
-        table.add_row(_label(METRICS[key]), *cells)
+        cells = [cell_of(METRICS[key], outcome, key) for outcome in results.outcomes.values()]
+        table.add_row(label_of(METRICS[key]), *cells)
     return table
 
 
 def _ratios(results: Results) -> Table:
-    table = _table(f"{OURS} ÷")
+    table = plain_table(f"{OURS} ÷")
     for peer in results.peers():
         table.add_column(peer, justify="right")
     table.add_column(f"better of {' and '.join(BEST)}", justify="right")
@@ -66,26 +73,32 @@ def _ratios(results: Results) -> Table:
             *(results.ratio(key, peer) for peer in results.peers()),
             results.ratio(key, *BEST),
         ]
-        cells = [_NOTHING if ratio is None else f"{ratio:.2f}" for ratio in ratios]
-        table.add_row(_label(METRICS[key]), *cells)
+        cells = [NOTHING if ratio is None else f"{ratio:.2f}" for ratio in ratios]
+        table.add_row(label_of(METRICS[key]), *cells)
     return table
 
 
-def _table(corner: str) -> Table:
+def plain_table(corner: str) -> Table:
+    """Give a table without lines."""
     return Table(corner, box=None, header_style="bold", pad_edge=False)
 
 
-def _label(metric: Metric) -> str:
+def label_of(metric: Metric) -> str:
+    """Give a metric's name with its unit."""
     # The arrow points to where better is.
     return f"{metric.label}, {metric.unit} {'↑' if metric.more else '↓'}"
 
 
-def _cell(metric: Metric, outcome: Outcome, key: str) -> str:
-    median = outcome.median(key)
-    if median is None:
-        return _NOTHING
-    values = outcome.figures[key]
-    texts = [f"{value:,.{metric.digits}f}" for value in (median, min(values), max(values))]
+def cell_of(metric: Metric, outcome: Outcome, key: str) -> str:
+    """Give a figure as it was measured in all rounds."""
+    return spread_of(outcome.figures.get(key, []), metric.digits)
+
+
+def spread_of(values: Sequence[float], digits: int) -> str:
+    """Give the median, with the lowest and the highest when there are several."""
+    if not values:
+        return NOTHING
+    texts = [f"{value:,.{digits}f}" for value in (statistics.median(values), min(values), max(values))]
     return texts[0] if len(values) == 1 else f"{texts[0]} ({texts[1]}–{texts[2]})"
 
 
@@ -128,5 +141,5 @@ def _draw_panel(panel: Any, key: str, results: Results) -> None:
         error_kw={"elinewidth": 1, "capsize": 2},
     )
     panel.invert_yaxis()
-    panel.set_title(_label(METRICS[key]), fontsize=9)
+    panel.set_title(label_of(METRICS[key]), fontsize=9)
     panel.tick_params(labelsize=8)

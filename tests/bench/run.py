@@ -1,14 +1,22 @@
 """One run of the benchmark: starts backends and subjects, drives them in rounds, keeps what they did."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from tests.bench.envoy import launch_envoy
-from tests.bench.jobs import Figures, JobFailed, hold_idle_connections, measure_memory_left, repeated_jobs
+from tests.bench.jobs import (
+    Figures,
+    Job,
+    JobFailed,
+    hold_idle_connections,
+    measure_memory_left,
+    repeated_jobs,
+)
 from tests.bench.nodemesh import launch_nodemesh
 from tests.bench.peers import launch_haproxy, launch_nginx, launch_stunnel, start_nginx
-from tests.bench.results import Outcome
+from tests.bench.results import OURS, Outcome
+from tests.bench.starvation import measure_starvation
 from tests.bench.subjects import (
     CALLER,
     LOOPBACK,
@@ -43,7 +51,7 @@ class Bench:
     """Runs what `launches` starts in `folder`; `say` hears what is being done."""
 
     def __init__(self, folder: Path, processes: Processes, say: Callable[[str], None]) -> None:
-        self._folder = folder
+        self.folder = folder
         self._processes = processes
         self._say = say
         self._running: dict[str, Subject] = {}
@@ -60,10 +68,10 @@ class Bench:
         self._say(f"starting {', '.join(launches)}")
         authority = Authority("bench")
         web = pick_ports().http
-        server = start_nginx(self._processes, self._folder, nginx, "web", _web_blocks(self._folder, web))
+        server = start_nginx(self._processes, self.folder, nginx, "web", _web_blocks(self.folder, web))
         server.wait_ready(lambda: answers(web), what="an answer")
         for name, launch in launches.items():
-            folder = self._folder / name
+            folder = self.folder / name
             # One each: a server that a failed job left busy is nobody else's trouble.
             bulk = pick_ports().bulk
             server = self._processes.start(f"iperf3-{name}", [iperf3, "-s", "-B", LOOPBACK, "-p", str(bulk)])
@@ -88,18 +96,30 @@ class Bench:
     def measure(self, *, rounds: int, seconds: int) -> None:
         """Take memory at rest, then the rounds of jobs, then memory again."""
         self._each("memory", hold_idle_connections)
-        for number in range(rounds):
-            for job in repeated_jobs(self._folder, seconds):
-                self._each(f"round {number + 1} of {rounds}: {job.name}", job.run)
+        self.repeat(repeated_jobs(self.folder, seconds), rounds)
         self._each("memory again", measure_memory_left)
+        self._each("starvation", partial(self._starve, rounds * seconds))
+
+    def _starve(self, seconds: int, subject: Subject) -> Figures:
+        """Let ours alone show what it costs a flow to share a tunnel; most others share none."""
+        return measure_starvation(self._processes, seconds) if subject.name == OURS else {}
+
+    def repeat(self, jobs: Sequence[Job], rounds: int) -> None:
+        """Do each job for each subject in turn, so many times."""
+        for number in range(rounds):
+            for job in jobs:
+                self._each(f"round {number + 1} of {rounds}: {job.name}", job.run)
 
     def _each(self, what: str, measure: Callable[[Subject], Figures]) -> None:
         self._say(what)
-        for name, subject in self._running.items():
+        for name, subject in list(self._running.items()):
             try:
                 self.outcomes[name].add(measure(subject))
-            except (JobFailed, OSError) as error:
+            except (JobFailed, ProcessFailed, OSError) as error:
                 self.outcomes[name].failures.append(f"{what.rpartition(': ')[2]}: {error}")
+                if isinstance(error, ProcessFailed):
+                    # It would fail in the same way from now on.
+                    del self._running[name]
 
 
 def _web_blocks(folder: Path, port: int) -> str:

@@ -38,7 +38,10 @@ class Ports:
 
 @dataclass(frozen=True)
 class Subject:
-    """A running subject. `sides` are the callers' proxy and the service's; a direct connection has none."""
+    """A running subject. `sides` are the processes of the callers' proxy and of the service's.
+
+    Each has one, or one for each worker; a direct connection has none.
+    """
 
     name: str
     ports: Ports

@@ -1,4 +1,5 @@
 import errno
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -9,8 +10,8 @@ import pytest
 import trio
 
 from node_proxy.dataplane import telemetry
-from node_proxy.dataplane.accept import ACCEPTS_PER_TURN, original_destination, serve_listener
-from node_proxy.shares import Kind, Share, Shares
+from node_proxy.dataplane.accept import ACCEPTS_PER_TURN, Acceptor, original_destination, serve_listener
+from node_proxy.shares import SLACK, Kind, Share, Shares
 from tests.fakes.context import Scene, scene
 from tests.fakes.eventually import eventually
 
@@ -211,6 +212,25 @@ async def test_workers_share_evenly(listener: socket.socket, shares: Shares) -> 
             await eventually(lambda: sum(len(taken.sockets) for taken in takers) == count)
             nursery.cancel_scope.cancel()
         assert min(len(taken.sockets) for taken in takers) >= count // 2 - 10
+
+
+async def test_who_took_the_last_that_waited_is_still_polite(listener: socket.socket, shares: Shares) -> None:
+    """A worker that got ahead with the last that waited lets the others go first when the next comes."""
+    listener.setblocking(False)
+    shares.say(1, Kind.CALLERS, 0)
+    with ExitStack() as stack:
+        taken = stack.enter_context(Taken())
+        share = Share(shares, 0, Kind.CALLERS, taken.count)
+        acceptor = Acceptor(scene().context, listener, taken, share, goes_first=False)
+        for _ in range(SLACK + 1):
+            stack.enter_context(socket.create_connection(listener.getsockname()))
+        acceptor.on_ready(select.EPOLLIN)
+        assert taken.count() == SLACK + 1
+        assert not acceptor.stopped.is_set()
+        stack.enter_context(socket.create_connection(listener.getsockname()))
+        acceptor.on_ready(select.EPOLLIN)
+        assert taken.count() == SLACK + 1
+        assert acceptor.stopped.is_set()
 
 
 async def test_hung_worker_holds_nobody_up(listener: socket.socket, shares: Shares) -> None:
