@@ -43,6 +43,16 @@ class SocketAddress(str):
         )
 
 
+def canonical(host: str) -> str:
+    """Give an IP literal in its one canonical form: without a zone, IPv4 not as IPv6.
+
+    Raises:
+        ValueError: the text is no IP literal.
+    """
+    address = ipaddress.ip_address(host.partition("%")[0])
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
 def join_address(host: str, port: int) -> str:
     """Write an IP literal and a port as one text, with brackets around IPv6."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,10 +1,11 @@
 """What the operator writes: proxy.toml and workloads.d/*.toml, read into immutable values.
 
 Strict: an unknown field is an error. Every complaint is a `ConfigError` that names file, field and mend.
-Here are only shapes and their checks; nothing is opened but the files themselves.
+Here are only shapes and their checks; nothing is opened but the files themselves and the list of users.
 """
 
 import ipaddress
+import pwd
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from msgspec import Meta
 
 from node_proxy.address import SocketAddress, join_address
 from node_proxy.errors import ConfigError
+from node_proxy.owners import cgroup_fault, first_clash, unit_fault
+from node_proxy.snapshot import OwnerRule
 from node_proxy.toml import Section, read_section, wrong
 from registry.model.identity import WorkloadIdentity
 from registry.model.resource import DEFAULT_NAMESPACE, Labels, Name, Port
@@ -28,6 +31,8 @@ DEFAULT_MARK = 0x539
 QualifiedName = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?/[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 Threshold = Annotated[int, Meta(ge=1, le=100)]
+# The last number means "no user" to the kernel.
+Uid = Annotated[int, Meta(ge=0, lt=0xFFFFFFFF)]
 
 
 class EtcdSection(Section, frozen=True, kw_only=True):
@@ -72,7 +77,12 @@ class ListenerSection(Section, frozen=True, kw_only=True):
 
 
 class ProxyConfig(Section, frozen=True, kw_only=True):
-    """proxy.toml. `address` is what other nodes dial; `workers` 0 means one per core, at most four."""
+    """proxy.toml. `address` is what other nodes dial; `workers` 0 means one per core, at most four.
+
+    `unknown_callers` is what becomes of a caller that belongs to no workload of this node: it counts as
+    unauthenticated, or is refused. `renewal_spread`: when the mesh changes its certificate authority, this
+    node's certificates are renewed at some moment within so many seconds, since all nodes hear of it at once.
+    """
 
     node: Name
     address: str
@@ -81,6 +91,8 @@ class ProxyConfig(Section, frozen=True, kw_only=True):
     workers: Annotated[int, Meta(ge=0, le=256)] = 0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     default_workload: QualifiedName | None = None
+    unknown_callers: Literal["unauthenticated", "refuse"] = "unauthenticated"
+    renewal_spread: Seconds = 60.0
     mark: Annotated[int, Meta(ge=1, le=0xFFFFFFFF)] = DEFAULT_MARK
     workloads_dir: str | None = None
     etcd: EtcdSection = EtcdSection()
@@ -103,7 +115,10 @@ class HealthSection(Section, frozen=True, kw_only=True):
 
 
 class WorkloadConfig(Section, frozen=True, kw_only=True):
-    """One file of workloads.d: a service running on this host. `address` is where it listens here."""
+    """One file of workloads.d: a service running on this host. `address` is where it listens here.
+
+    `unit`, `user` (name or number) and `cgroup` say which processes speak for it when they call others.
+    """
 
     name: Name
     ports: Annotated[tuple[Port, ...], Meta(min_length=1)]
@@ -113,6 +128,18 @@ class WorkloadConfig(Section, frozen=True, kw_only=True):
     address: str = "127.0.0.1"
     weight: Annotated[int, Meta(ge=0, le=65535)] = 100
     health: HealthSection = HealthSection()
+    unit: str | None = None
+    user: str | Uid | None = None
+    cgroup: str | None = None
+
+    @property
+    def owner(self) -> OwnerRule | None:
+        """Say which processes belong to it; None when that is not declared. `load` made `user` a number."""
+        if self.unit is None and self.user is None and self.cgroup is None:
+            return None
+        return OwnerRule(
+            unit=self.unit, uid=None if self.user is None else int(self.user), cgroup=self.cgroup
+        )
 
     @property
     def qualified(self) -> str:
@@ -148,7 +175,7 @@ def load(path: Path, *, workloads: Path | None = None) -> NodeConfig:
     directory = workloads or DEFAULT_WORKLOADS
     if directory.is_dir():
         for file in sorted(directory.glob("*.toml")):
-            declared[file] = read_section(file, WorkloadConfig)
+            declared[file] = _with_owner(file, read_section(file, WorkloadConfig))
             _check_address(file, "address", declared[file].address)
             if not (path_text := declared[file].health.path).startswith("/"):
                 raise wrong(file, "health.path", f"{path_text!r} is no path; write /{path_text}")
@@ -211,6 +238,15 @@ def _check_together(path: Path, proxy: ProxyConfig, declared: dict[Path, Workloa
             for field, address in reserved:
                 if address.overlaps(SocketAddress(join_address(workload.address, port))):
                     raise wrong(file, "ports", f"port {port} is the proxy's own ({field}); choose another")
+    owners = {file: workload.owner for file, workload in declared.items() if workload.owner}
+    if clash := first_clash(owners):
+        other, file = clash
+        raise wrong(
+            file,
+            "unit, user, cgroup",
+            f"{other} declares the same processes; declare them in one of the two, or tell them apart by "
+            "unit, user or cgroup",
+        )
     speakers = [("default_workload", proxy.default_workload)]
     speakers += [(f"listener[{i}].workload", listener.workload) for i, listener in enumerate(proxy.listener)]
     for field, name in speakers:
@@ -219,6 +255,28 @@ def _check_together(path: Path, proxy: ProxyConfig, declared: dict[Path, Workloa
             raise wrong(
                 path, field, f"{name} is no workload of this node ({known}); declare it in workloads.d"
             )
+
+
+def _with_owner(file: Path, workload: WorkloadConfig) -> WorkloadConfig:
+    """Check which processes are declared, and look up the user's number."""
+    if workload.unit is not None and (fault := unit_fault(workload.unit)):
+        raise wrong(file, "unit", fault)
+    if workload.cgroup is not None:
+        if fault := cgroup_fault(workload.cgroup):
+            raise wrong(file, "cgroup", fault)
+        if workload.unit is not None:
+            raise wrong(file, "cgroup", "a unit's cgroup is known; write unit, or cgroup, and not both")
+    if not isinstance(workload.user, str):
+        return workload
+    try:
+        return msgspec.structs.replace(workload, user=pwd.getpwnam(workload.user).pw_uid)
+    except KeyError:
+        mend = "create it, or write its number"
+        if workload.user.isdecimal():
+            mend = f"to name a user by number, write user = {int(workload.user)}"
+        elif workload.unit is None:
+            mend += "; the user of DynamicUser= exists only while its unit runs: write unit instead"
+        raise wrong(file, "user", f"this host has no user {workload.user!r}; {mend}") from None
 
 
 def _check_address(path: Path, field: str, text: str) -> None:

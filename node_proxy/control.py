@@ -14,6 +14,8 @@ import trio
 
 from node_proxy.errors import LocalProtocolError
 from node_proxy.snapshot import Snapshot, Value
+from registry.model.decision import Outcome
+from registry.model.enrolment import FederatedDomain, Revocation
 
 # A snapshot of 10,000 endpoints is about 3 MB; more than this is a bug or an attack.
 MAX_MESSAGE = 256 << 20
@@ -32,9 +34,10 @@ class Credential(Value, frozen=True, kw_only=True):
 class WorkerConfig(Value, frozen=True, kw_only=True, tag=True):
     """The first message to a worker: what does not change while it lives.
 
-    `listeners` give the inherited file descriptors. `place` is this worker's among those that accept from the
-    same sockets, None when it is alone. `default_workload` is the identity that captured
-    connections and listeners without one of their own speak for; None refuses them.
+    `listeners` give the inherited file descriptors. `default_workload` is the identity of callers that no
+    workload declares as its own, on captured connections and listeners without a workload of their own.
+    Without it they are unknown: they speak with the node's identity, or are refused. `place` is this worker's
+    among those that accept from the same sockets, None when it is alone.
     """
 
     node: str
@@ -45,6 +48,7 @@ class WorkerConfig(Value, frozen=True, kw_only=True, tag=True):
     default_workload: str | None
     mark: int
     log_level: str
+    refuse_unknown_callers: bool = False
     place: "Place | None" = None
 
 
@@ -72,11 +76,18 @@ class SnapshotUpdate(Value, frozen=True, kw_only=True, tag=True):
 
 
 class CredentialsUpdate(Value, frozen=True, kw_only=True, tag=True):
-    """The certificates to use for new handshakes; `roots_pem` replaces the trusted roots."""
+    """The certificates to use for new handshakes, and whom to believe; replaces what was said before.
+
+    `roots_pem` are our trust domain's roots, `federated` other domains with theirs. `revocations` hold for
+    tunnels that are open already too. `generation` numbers the updates of one agent.
+    """
 
     credentials: tuple[Credential, ...]
     default_identity: str
     roots_pem: str
+    federated: tuple[FederatedDomain, ...] = ()
+    revocations: tuple[Revocation, ...] = ()
+    generation: int = 0
 
 
 class Drain(Value, frozen=True, kw_only=True, tag=True):
@@ -89,9 +100,10 @@ ToWorker = WorkerConfig | SnapshotUpdate | CredentialsUpdate | Drain
 
 
 class Ready(Value, frozen=True, kw_only=True, tag=True):
-    """The worker accepts connections; `revision` is the snapshot it enforces."""
+    """The worker accepts connections, enforces snapshot `revision` and uses credentials `generation`."""
 
     revision: int
+    generation: int = 0
 
 
 class Sample(Value, frozen=True, kw_only=True):
@@ -108,7 +120,36 @@ class Report(Value, frozen=True, kw_only=True, tag=True):
     samples: tuple[Sample, ...]
 
 
-FromWorker = Ready | Report
+class Decided(Value, frozen=True, kw_only=True):
+    """Decisions that differ in nothing but their time; the fields are those of a `DecisionRecord`.
+
+    Counted since the last message. Times are in seconds before the message was made: the worker reads no
+    wall clock.
+    """
+
+    outcome: Outcome
+    reason: str
+    policy: str
+    source: str
+    source_ip: str
+    remote_ip: str
+    destination_ip: str
+    sni: str
+    destination: str
+    port: int
+    count: int
+    first_ago: float
+    last_ago: float
+    ids: tuple[str, ...]
+
+
+class Decisions(Value, frozen=True, kw_only=True, tag=True):
+    """What the worker decided since its last such message, at most one a second; the latest is last."""
+
+    decided: tuple[Decided, ...]
+
+
+FromWorker = Ready | Report | Decisions
 
 M = TypeVar("M")
 

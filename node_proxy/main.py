@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -69,15 +70,32 @@ def join(
     # Imported here so that --help and --version need neither.
     from node_proxy.agent.credentials import Keyring
     from node_proxy.agent.enrolment import join as ask_to_join
+    from node_proxy.agent.etcd_certificate import EtcdCertificateFile
 
     with _faults_in_one_line():
         proxy = config.load_proxy(config_path)
         keyring = Keyring(Path(proxy.state_dir))
         keyring.prepare()
-        enrolment, held = trio.run(
-            partial(ask_to_join, registry=registry or proxy.registry, token=token, node=proxy.node)
+
+        def say_waiting() -> None:
+            typer.echo(
+                f"waits for approval: an administrator lets it in with `meshctl node approve {proxy.node}`; "
+                "leave this running",
+                err=True,
+            )
+
+        enrolment, held, etcd = trio.run(
+            partial(
+                ask_to_join,
+                registry=registry or proxy.registry,
+                token=token,
+                node=proxy.node,
+                on_waiting=say_waiting,
+            )
         )
         keyring.save(held)
+        if etcd is not None:
+            EtcdCertificateFile(Path(proxy.state_dir)).save(etcd)
         keyring.save_enrolment(enrolment)
     typer.echo(
         f"joined {enrolment.trust_domain} as {enrolment.identity}; valid until {held.not_after:%F %R} UTC"
@@ -86,11 +104,22 @@ def join(
 
 @app.command()
 def check(config_path: ConfigOption = config.DEFAULT_CONFIG, workloads: WorkloadsOption = None) -> None:
-    """Read this node's files and say what is wrong with them; nothing is started or changed."""
+    """Read this node's files and certificates and say what is wrong; nothing is started or changed."""
+    from node_proxy.agent.credentials import Keyring
+    from node_proxy.agent.standing import standing
+
     with _faults_in_one_line():
         node = config.load(config_path, workloads=workloads)
-    names = ", ".join(workload.qualified for workload in node.workloads) or "none"
-    typer.echo(f"node {node.proxy.node}; workloads: {names}")
+        names = ", ".join(workload.qualified for workload in node.workloads) or "none"
+        typer.echo(f"node {node.proxy.node}; workloads: {names}")
+        keyring = Keyring(Path(node.proxy.state_dir))
+        for line in standing(keyring, node.workloads, now=datetime.now(UTC)):
+            typer.echo(line)
+    for workload in node.workloads:
+        if workload.owner is not None:
+            typer.echo(f"calls of {workload.qualified} come from {workload.owner}")
+    if any(workload.owner is not None for workload in node.workloads):
+        typer.echo(f"unknown callers: {node.proxy.unknown_callers}")
 
 
 @app.command()

@@ -9,6 +9,7 @@ import msgspec
 from node_proxy.address import join_address
 from registry.model.authorization import AuthorizationPolicy
 from registry.model.mesh import DefaultAuthorization
+from registry.model.peer_authentication import MtlsMode, PeerAuthentication
 from registry.model.service import PortProtocol
 
 
@@ -51,8 +52,27 @@ class ServiceView(Value, frozen=True, kw_only=True):
     ports: tuple[ServicePortView, ...]
 
 
+class OwnerRule(Value, frozen=True, kw_only=True):
+    """Which processes belong to a workload: all that is given must be so.
+
+    `unit` is a service, a scope, or a template (``web@.service``), `cgroup` the path of one that holds them.
+    """
+
+    unit: str | None = None
+    uid: int | None = None
+    cgroup: str | None = None
+
+    def __str__(self) -> str:
+        parts = {"unit": self.unit, "uid": self.uid, "cgroup": self.cgroup}
+        return ", ".join(f"{name} {value}" for name, value in parts.items() if value is not None)
+
+
 class LocalWorkload(Value, frozen=True, kw_only=True):
-    """A workload of this host: `dial` is the address at which it listens here."""
+    """A workload of this host: `dial` is the address at which it listens here.
+
+    `owner` says whose calls carry its identity; None when that is not declared. `services` are those it is
+    behind, by its labels.
+    """
 
     name: str
     namespace: str
@@ -61,13 +81,16 @@ class LocalWorkload(Value, frozen=True, kw_only=True):
     server_name: str
     ports: tuple[int, ...]
     dial: str
+    owner: OwnerRule | None = None
+    services: tuple[str, ...] = ()
 
 
 class Snapshot(Value, frozen=True, kw_only=True):
     """Everything at `revision`.
 
     `closed_namespaces`: namespaces with a policy that never parsed; they refuse every new connection,
-    and the value says which key is to blame.
+    and the value says which key is to blame. `enforcement_grace`: seconds before an open connection is cut
+    that policies deny now.
     """
 
     revision: int
@@ -78,4 +101,7 @@ class Snapshot(Value, frozen=True, kw_only=True):
     services: tuple[ServiceView, ...] = ()
     local: tuple[LocalWorkload, ...] = ()
     policies: tuple[AuthorizationPolicy, ...] = ()
+    peer_authentications: tuple[PeerAuthentication, ...] = ()
+    mtls_mode: MtlsMode = MtlsMode.STRICT
     closed_namespaces: dict[str, str] = {}
+    enforcement_grace: int = 0

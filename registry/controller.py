@@ -5,11 +5,13 @@ follows the store, and makes each write on condition that it still leads, so tha
 without noticing changes nothing.
 """
 
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 import structlog
 import trio
 
+from registry.ca.signed_store import SignedStore
 from registry.errors import NotFound, StoreUnavailable
 from registry.statuses import concerns, plan
 from registry.store import keys
@@ -26,6 +28,7 @@ from registry.store.base import (
     Removed,
     Store,
     WatchEvent,
+    Write,
 )
 
 # As long as a node's lease: after a replica's death its successor is there within this time.
@@ -42,10 +45,21 @@ _log = structlog.get_logger()
 class Controller:
     """Stands for election and, while elected, keeps the statuses true."""
 
-    def __init__(self, *, store: Store, trust_domain: str, replica: str) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        trust_domain: str,
+        replica: str,
+        signed: SignedStore | None = None,
+        upkeep: Callable[[], Awaitable[None]] = trio.sleep_forever,
+    ) -> None:
+        """`upkeep` runs while this replica leads. Without `signed` no status is signed, and none believed."""
+        self._signed = signed
         self._store = store
         self._trust_domain = trust_domain
         self._replica = replica
+        self._upkeep = upkeep
 
     async def run(self) -> None:
         """Lead or wait to lead, until cancelled.
@@ -76,7 +90,9 @@ class Controller:
             _log.info("controller leads", replica=self._replica)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._end_with_lease, lease, nursery.cancel_scope)
-                await _Term(self._store, self._trust_domain, KeyIs(_LEADER, revision)).serve()
+                nursery.start_soon(self._upkeep)
+                leading = KeyIs(_LEADER, revision)
+                await _Term(self._store, self._trust_domain, leading, self._signed).serve()
                 nursery.cancel_scope.cancel()
         _log.warning("controller leads no more", replica=self._replica)
 
@@ -100,8 +116,9 @@ class Controller:
 class _Term:
     """One time of leading: follows the store and writes what `plan` calls for, on condition of `leading`."""
 
-    def __init__(self, store: Store, trust_domain: str, leading: KeyIs) -> None:
+    def __init__(self, store: Store, trust_domain: str, leading: KeyIs, signed: SignedStore | None) -> None:
         self._store = store
+        self._signed = signed
         self._trust_domain = trust_domain
         self._leading = leading
         self._state: dict[str, KeyValue] = {}
@@ -142,7 +159,7 @@ class _Term:
             await self._changed.wait()
             await trio.sleep(BURST_SECONDS)
             self._changed = trio.Event()
-            for write in plan(self._state, trust_domain=self._trust_domain):
+            for write in await self._plan():
                 known = self._state.get(write.key)
                 condition = KeyIs(write.key, known.revision if known else 0)
                 if await self._store.commit([self._leading, condition], [write]) is not None:
@@ -150,6 +167,16 @@ class _Term:
                 elif not await self._still_leads():
                     return
                 # Else somebody else wrote that status: the watch brings it, and the next plan sees it.
+
+    async def _plan(self) -> list[Write]:
+        if self._signed is None:
+            return plan(self._state, trust_domain=self._trust_domain)
+        await self._signed.refresh()
+        writes = plan(self._state, trust_domain=self._trust_domain, objection=self._signed.objection)
+        return [
+            Put(write.key, self._signed.sign(write.key, write.value)) if isinstance(write, Put) else write
+            for write in writes
+        ]
 
     async def _still_leads(self) -> bool:
         leader = await self._store.get(_LEADER)

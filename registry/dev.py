@@ -41,11 +41,12 @@ async def run_dev(options: Options, *, etcd_port: int, trust_domain: str, admin_
             )
         await serve_from_store(
             store,
-            kek=options.read_kek(),
+            kek=await options.read_kek(),
             address=options.address,
             names=options.names,
             leaf_lifetime=LEAF_LIFETIME,
             clock=utc_now,
+            accounts=store.accounts,
             on_ready=partial(_say_what_next, etcd, admin_config, options),
         )
 

@@ -2,12 +2,14 @@
 
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from registry.api.auth import new_administrator
-from registry.ca.authority import make_founding
+from registry.ca.authority import Founding, found_with, make_founding
+from registry.ca.external import NO_PENDING, External, accept, find_pending
 from registry.ca.sealing import Kek
 from registry.clock import Clock
 from registry.errors import ConfigError
@@ -16,7 +18,7 @@ from registry.model.parse import parse_as, render
 from registry.model.resource import NODEMESH, ROOT_NAMESPACE, Metadata
 from registry.private_files import remove_file, write_private
 from registry.store import keys
-from registry.store.base import KeyIs, Put, Store
+from registry.store.base import Delete, KeyIs, Put, Store
 
 ADMINISTRATOR = "admin"
 
@@ -40,12 +42,15 @@ async def found(
     store: Store,
     *,
     trust_domain: str,
-    make_kek: Callable[[], Kek],
+    make_kek: Callable[[], Awaitable[Kek]],
     server: str,
     admin_config: Path,
     clock: Clock,
+    external: External | None = None,
 ) -> Founded:
-    """Make the root, the trust bundle, the mesh's settings and the first administrator, all or nothing.
+    """Make root and intermediate, trust bundle, settings and the first administrator, all or nothing.
+
+    With `external` the root is an operator's, which has certified the intermediate that waits in the store.
 
     `make_kek` is called once it is known that there is no mesh yet, so that a mistaken second founding leaves
     no key that seals nothing.
@@ -61,20 +66,45 @@ async def found(
         )
     if await is_founded(store):
         raise ConfigError(_FOUNDED)
-    founding = make_founding(trust_domain=trust_domain, kek=make_kek(), now=clock())
-    token, administrator = new_administrator(ADMINISTRATOR)
+    kek = await make_kek()
+    if external is None:
+        founding = make_founding(trust_domain=trust_domain, kek=kek, now=clock())
+    else:
+        founding = await _found_external(store, external, trust_domain=trust_domain, kek=kek, now=clock())
+    token, administrator = new_administrator(ADMINISTRATOR, now=clock())
     mesh_condition, mesh_writes = await _mesh(store, trust_domain)
     config = _admin_config(server=server, token=token, ca_pem=founding.root_pem)
     # Written before the commit: the token cannot be had again, and a file too many is easily removed.
     write_private(admin_config, config)
     revision = await store.commit(
         [*founding.conditions, KeyIs(administrator.key, 0), mesh_condition],
-        [*founding.writes, administrator, *mesh_writes],
+        [*founding.writes, *(founding.sign(write) for write in (administrator, *mesh_writes))],
     )
     if revision is None:
         remove_file(admin_config)
         raise ConfigError(_FOUNDED)
     return Founded(founding.fingerprint, admin_config)
+
+
+async def _found_external(
+    store: Store, external: External, *, trust_domain: str, kek: Kek, now: datetime
+) -> Founding:
+    pending = await find_pending(store, kek=kek)
+    if pending is None:
+        raise ConfigError(NO_PENDING)
+    root, issuing = accept(
+        pending.key,
+        root_pem=external.root_pem,
+        chain_pem=external.chain_pem,
+        trust_domain=trust_domain,
+        now=now,
+    )
+    founding = found_with(root, issuing, trust_domain=trust_domain, kek=kek, now=now)
+    return replace(
+        founding,
+        conditions=(*founding.conditions, pending.unchanged),
+        writes=(*founding.writes, Delete(pending.unchanged.key)),
+    )
 
 
 async def _mesh(store: Store, trust_domain: str) -> tuple[KeyIs, tuple[Put, ...]]:

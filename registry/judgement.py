@@ -4,12 +4,16 @@ Pure. `registry.model.parse` knows whether a value is a resource; here is whethe
 and agrees with the mesh. The API asks before it writes, the controller after somebody wrote with etcdctl.
 """
 
+from collections.abc import Iterable, Iterator
+
 from registry.errors import InvalidResource
+from registry.model.authorization import AuthorizationPolicy
 from registry.model.identity import LABEL, InvalidIdentity
 from registry.model.mesh import Mesh
 from registry.model.parse import OPERATOR_KINDS, parse
 from registry.model.resource import ROOT_NAMESPACE, Resource
 from registry.model.service import Service
+from registry.rules.layer7 import find_unenforceable
 from registry.store import keys
 
 KINDS_BY_PLURAL: dict[str, type[Resource]] = {kind.PLURAL: kind for kind in OPERATOR_KINDS}
@@ -78,3 +82,25 @@ def check(resource: Resource, *, trust_domain: str, where: str) -> None:
                 raise InvalidResource(where=where, path="spec.identities", reason=str(error)) from error
         case _:
             pass
+
+
+def unenforceable(policy: AuthorizationPolicy, services: Iterable[Service]) -> Iterator[str]:
+    """Say which rules have conditions on HTTP and surely concern a port whose HTTP no proxy reads.
+
+    Whether a selector meets a service's workloads by labels that the service does not name is known to the
+    nodes alone, and they report it themselves.
+    """
+    for service in services:
+        if _surely_selects(policy, service):
+            ports = {port.target: port.protocol for port in service.spec.ports}
+            for each in find_unenforceable(policy, ports, of=f"the service {service.name}"):
+                yield each.describe()
+
+
+def _surely_selects(policy: AuthorizationPolicy, service: Service) -> bool:
+    if policy.spec.target_refs:
+        return service.name in policy.targets
+    if policy.metadata.namespace not in (service.metadata.namespace, ROOT_NAMESPACE):
+        return False
+    selector = policy.spec.selector
+    return selector is None or selector.match_labels.items() <= service.spec.selector.items()

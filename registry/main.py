@@ -1,23 +1,24 @@
 """The command nodemesh-registry: found a mesh, serve its control plane, or try it all on one machine."""
 
-from collections.abc import Awaitable, Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import trio
 import typer
 
+from registry import external_commands
 from registry import options as words
+from registry.ca.external import External
 from registry.clock import utc_now
 from registry.dev import DEV_STATE_DIR, run_dev
-from registry.errors import ConfigError, InvalidResource, RegistryError
+from registry.errors import ConfigError
 from registry.founding import found
+from registry.key_source import FromFile
 from registry.listening import DEFAULT_LISTEN, url_of
-from registry.logs import configure_logging
 from registry.model.resource import DEFAULT_TRUST_DOMAIN
 from registry.options import Options
+from registry.running import run_command
 from registry.serving import serve_from_store
+from registry.store.accounts import NoAccounts
 from registry.store.config import EtcdConfig
 from registry.store.etcd import open_etcd
 from registry.store.keys import DEFAULT_PREFIX
@@ -61,9 +62,9 @@ def root(
     if not dev:
         typer.echo(ctx.get_help())
         raise typer.Exit(2)
-    _run(
+    run_command(
         lambda: run_dev(
-            _options(state_dir, listen, names),
+            Options.read(state_dir=state_dir, listen=listen, names=names),
             etcd_port=etcd_port,
             trust_domain=trust_domain,
             admin_config=admin_config or state_dir / "meshctl.toml",
@@ -80,6 +81,11 @@ def init(
     names: words.Names = None,
     admin_config: words.AdminConfig = None,
     trust_domain: words.TrustDomain = DEFAULT_TRUST_DOMAIN,
+    external_root: words.ExternalRoot = None,
+    intermediate: words.Intermediate = None,
+    ca_key_file: words.KeyFileOption = None,
+    ca_key_credential: words.KeyCredential = None,
+    ca_key_command: words.KeyCommand = None,
     passphrase_file: words.PassphraseFile = None,
     etcd: words.Etcd = None,
     etcd_prefix: words.EtcdPrefix = DEFAULT_PREFIX,
@@ -90,13 +96,23 @@ def init(
     etcd_password_file: words.EtcdPasswordFile = None,
     log_level: words.LogLevel = "info",
 ) -> None:
-    """Found a mesh in etcd, once: root certificate, trust bundle, first administrator.
+    """Found a mesh in etcd, once: root and issuing intermediate, trust bundle, first administrator.
 
-    Keep the state directory's `kek`: without it nobody can sign. Each replica needs a copy.
+    Keep the key that seals the signing keys (the state directory's `kek` unless you say otherwise): without
+    it nobody can sign. Each replica needs it. With --external-root the root is your own authority's: run
+    `nodemesh-registry ca csr` before, have the request certified, and give both certificates here.
     """
 
     async def work() -> None:
-        options = _options(state_dir, listen, names, passphrase_file)
+        source = words.key_source(
+            state_dir=state_dir,
+            file=ca_key_file,
+            credential=ca_key_credential,
+            command=ca_key_command,
+            passphrase_file=passphrase_file,
+        )
+        options = Options.read(state_dir=state_dir, listen=listen, names=names, key_source=source)
+        external = words.read_external(external_root, intermediate)
         if options.address.port == 0:
             raise ConfigError("--listen: give the port that `serve` will use")
         config = words.etcd_config(
@@ -108,12 +124,14 @@ def init(
             user=etcd_user,
             password_file=etcd_password_file,
         )
-        await _found(config, options, trust_domain, admin_config or state_dir / "meshctl.toml")
+        await _found(config, options, trust_domain, admin_config or state_dir / "meshctl.toml", external)
 
-    _run(work, log_level=log_level)
+    run_command(work, log_level=log_level)
 
 
-async def _found(config: EtcdConfig, options: Options, trust_domain: str, admin_config: Path) -> None:
+async def _found(
+    config: EtcdConfig, options: Options, trust_domain: str, admin_config: Path, external: External | None
+) -> None:
     async with open_etcd(config) as store:
         founded = await found(
             store,
@@ -122,11 +140,13 @@ async def _found(config: EtcdConfig, options: Options, trust_domain: str, admin_
             server=url_of(options.address, options.names),
             admin_config=admin_config,
             clock=utc_now,
+            external=external,
         )
     typer.echo(f"founded the mesh {trust_domain}; its root's SHA-256 is {founded.fingerprint}")
     typer.echo(f"meshctl's configuration, with the administrator's token, is {founded.admin_config}")
-    if options.passphrase_file is None:
-        typer.echo(f"keep {options.key_file} safe and copy it to each replica: nobody can sign without it")
+    if isinstance(options.key_source, FromFile):
+        path = options.key_source.path
+        typer.echo(f"keep {path} safe and copy it to each replica: nobody can sign without it")
 
 
 @app.command()
@@ -135,6 +155,9 @@ def serve(
     state_dir: words.StateDir = words.DEFAULT_STATE_DIR,
     listen: words.Listen = DEFAULT_LISTEN,
     names: words.Names = None,
+    ca_key_file: words.KeyFileOption = None,
+    ca_key_credential: words.KeyCredential = None,
+    ca_key_command: words.KeyCommand = None,
     passphrase_file: words.PassphraseFile = None,
     certificate_lifetime: words.CertificateLifetime = "24h",
     etcd: words.Etcd = None,
@@ -144,12 +167,20 @@ def serve(
     etcd_key: words.EtcdKey = None,
     etcd_user: words.EtcdUser = None,
     etcd_password_file: words.EtcdPasswordFile = None,
+    etcd_accounts: words.EtcdAccounts = True,
     log_level: words.LogLevel = "info",
 ) -> None:
     """Serve the API and stand for election as the controller, until SIGINT or SIGTERM."""
 
     async def work() -> None:
-        options = _options(state_dir, listen, names, passphrase_file)
+        source = words.key_source(
+            state_dir=state_dir,
+            file=ca_key_file,
+            credential=ca_key_credential,
+            command=ca_key_command,
+            passphrase_file=passphrase_file,
+        )
+        options = Options.read(state_dir=state_dir, listen=listen, names=names, key_source=source)
         lifetime = words.read_lifetime(certificate_lifetime)
         config = words.etcd_config(
             endpoints=etcd,
@@ -163,38 +194,18 @@ def serve(
         async with open_etcd(config) as store:
             await serve_from_store(
                 store,
-                kek=options.read_kek(),
+                kek=await options.read_kek(),
                 address=options.address,
                 names=options.names,
                 leaf_lifetime=lifetime,
                 clock=utc_now,
+                accounts=store.accounts if etcd_accounts else NoAccounts(config.prefix),
             )
 
-    _run(work, log_level=log_level)
+    run_command(work, log_level=log_level)
 
 
-def _options(
-    state_dir: Path, listen: str, names: list[str] | None, passphrase_file: Path | None = None
-) -> Options:
-    return Options.read(state_dir=state_dir, listen=listen, names=names, passphrase_file=passphrase_file)
-
-
-def _run(work: Callable[[], Awaitable[None]], *, log_level: str) -> None:
-    """Run a command; what an operator can mend is said in one line, exit code 2 if by other words."""
-    fault: RegistryError | None = None
-    try:
-        configure_logging(log_level)
-        trio.run(partial(work))
-    except* RegistryError as group:
-        fault = _first(group)
-    if fault is not None:
-        typer.echo(f"nodemesh-registry: {fault}", err=True)
-        raise typer.Exit(2 if isinstance(fault, ConfigError | InvalidResource) else 1)
-
-
-def _first(group: BaseExceptionGroup[RegistryError]) -> RegistryError:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+app.add_typer(external_commands.app, name="ca")
 
 
 def main() -> None:

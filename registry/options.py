@@ -7,11 +7,13 @@ from typing import Annotated, Self
 
 import typer
 
+from registry.ca.external import External
 from registry.ca.sealing import Kek
 from registry.cli.duration import InvalidDuration, parse_duration
 from registry.errors import ConfigError
+from registry.key_source import FromFile, KeySource, choose, make_kek, read_kek
 from registry.listening import Address, parse_address
-from registry.private_files import make_key_file, read_key_file, read_passphrase
+from registry.model.revocation import MAX_LEAF_LIFETIME
 from registry.store.config import EtcdConfig
 from registry.store.keys import DEFAULT_PREFIX
 
@@ -49,7 +51,37 @@ PassphraseFile = Annotated[
     Path | None,
     typer.Option(
         "--ca-passphrase-file",
-        help="A file with a passphrase that seals the signing key, instead of the state directory's kek.",
+        help="A file with a passphrase that seals the signing keys.",
+        rich_help_panel=_CA,
+        show_default=False,
+    ),
+]
+KeyFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca-key-file",
+        help="The file with the key that seals the signing keys. Default: kek in the state directory, which "
+        "init makes.",
+        rich_help_panel=_CA,
+        show_default=False,
+    ),
+]
+KeyCredential = Annotated[
+    str | None,
+    typer.Option(
+        "--ca-key-credential",
+        metavar="NAME",
+        help="The systemd credential with that key: LoadCredential= or LoadCredentialEncrypted= of the unit.",
+        rich_help_panel=_CA,
+        show_default=False,
+    ),
+]
+KeyCommand = Annotated[
+    str | None,
+    typer.Option(
+        "--ca-key-command",
+        metavar="COMMAND",
+        help="A command that prints that key, such as a vault's client. Run without a shell; it has 30 s.",
         rich_help_panel=_CA,
         show_default=False,
     ),
@@ -59,7 +91,8 @@ CertificateLifetime = Annotated[
     typer.Option(
         "--certificate-lifetime",
         metavar="TIME",
-        help="How long nodes' and workloads' certificates last, as in 24h.",
+        help="How long nodes' and workloads' certificates last, as in 24h; at most 30d. The same for each "
+        "replica.",
         rich_help_panel=_CA,
     ),
 ]
@@ -94,6 +127,38 @@ EtcdPasswordFile = Annotated[
 ]
 
 
+ExternalRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--external-root",
+        help="The root of your own authority, in PEM; with --intermediate.",
+        rich_help_panel=_CA,
+        show_default=False,
+    ),
+]
+Intermediate = Annotated[
+    Path | None,
+    typer.Option(
+        "--intermediate",
+        help="What it certified for `nodemesh-registry ca csr`, then what stands between that and the root, "
+        "in PEM.",
+        rich_help_panel=_CA,
+        show_default=False,
+    ),
+]
+
+
+EtcdAccounts = Annotated[
+    bool,
+    typer.Option(
+        "--keep-etcd-accounts/--leave-etcd-accounts",
+        help="Whether the nodes' users in etcd are the registry's to make and remove. Where users are "
+        "enabled that needs etcd's root role.",
+        rich_help_panel=_ETCD,
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """What a command was told about this replica."""
@@ -101,13 +166,13 @@ class Options:
     state_dir: Path
     address: Address
     names: tuple[str, ...]
-    passphrase_file: Path | None = None
+    key_source: KeySource
 
     @classmethod
     def read(
-        cls, *, state_dir: Path, listen: str, names: list[str] | None, passphrase_file: Path | None
+        cls, *, state_dir: Path, listen: str, names: list[str] | None, key_source: KeySource | None = None
     ) -> Self:
-        """Check the words given.
+        """Check the words given; without a source the key-encryption key is in the state directory.
 
         Raises:
             ConfigError: the address is malformed.
@@ -116,33 +181,70 @@ class Options:
             state_dir=state_dir,
             address=parse_address(listen),
             names=tuple(names or ()),
-            passphrase_file=passphrase_file,
+            key_source=key_source or FromFile(default_key_file(state_dir)),
         )
 
-    @property
-    def key_file(self) -> Path:
-        """Where the key-encryption key is, unless a passphrase takes its place."""
-        return self.state_dir / "kek"
-
-    def read_kek(self) -> Kek:
-        """Read what the signing key is sealed with.
+    async def read_kek(self) -> Kek:
+        """Read what the signing keys are sealed with.
 
         Raises:
-            ConfigError: its file cannot be used.
+            ConfigError: it is not to be had.
         """
-        if self.passphrase_file is not None:
-            return read_passphrase(self.passphrase_file)
-        return read_key_file(self.key_file)
+        return await read_kek(self.key_source)
 
-    def make_kek(self) -> Kek:
-        """Read what the signing key shall be sealed with, making it if it is to be a file that is not there.
+    async def make_kek(self) -> Kek:
+        """Read what the signing keys shall be sealed with, making it if it is to be a file that is not there.
 
         Raises:
-            ConfigError: its file cannot be used or made.
+            ConfigError: it is not to be had, or cannot be made.
         """
-        if self.passphrase_file is not None:
-            return read_passphrase(self.passphrase_file)
-        return make_key_file(self.key_file)
+        return await make_kek(self.key_source)
+
+
+def default_key_file(state_dir: Path) -> Path:
+    """Give the place of the key-encryption key if none is named."""
+    return state_dir / "kek"
+
+
+def key_source(
+    *,
+    state_dir: Path,
+    file: Path | None,
+    credential: str | None,
+    command: str | None,
+    passphrase_file: Path | None,
+) -> KeySource:
+    """Choose where the key-encryption key comes from.
+
+    Raises:
+        ConfigError: more than one place was named.
+    """
+    return choose(
+        default=default_key_file(state_dir),
+        file=file,
+        passphrase=passphrase_file,
+        credential=credential,
+        command=command,
+    )
+
+
+def read_external(root: Path | None, intermediate: Path | None) -> External | None:
+    """Read what an operator's authority gave; None if nothing was said of one.
+
+    Raises:
+        ConfigError: only one of the two was named, or a file cannot be read.
+    """
+    if root is None and intermediate is None:
+        return None
+    if root is None or intermediate is None:
+        raise ConfigError("--external-root and --intermediate belong together; give both or none")
+    texts = []
+    for path in (root, intermediate):
+        try:
+            texts.append(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} cannot be read: {error}") from error
+    return External(root_pem=texts[0], chain_pem=texts[1])
 
 
 def read_lifetime(text: str) -> timedelta:
@@ -152,9 +254,15 @@ def read_lifetime(text: str) -> timedelta:
         ConfigError: it is no length of time.
     """
     try:
-        return timedelta(seconds=parse_duration(text))
+        lifetime = timedelta(seconds=parse_duration(text))
     except InvalidDuration as error:
         raise ConfigError(f"--certificate-lifetime: {error}") from error
+    if lifetime > MAX_LEAF_LIFETIME:
+        raise ConfigError(
+            f"--certificate-lifetime: {text} is longer than {MAX_LEAF_LIFETIME.days}d, for which revocations "
+            "are remembered; certificates renew by themselves, so a day is enough"
+        )
+    return lifetime
 
 
 def etcd_config(

@@ -1,4 +1,4 @@
-"""The API server's TLS: a certificate of the mesh's own root, renewed in place."""
+"""The API server's TLS: a certificate of the mesh's own authority, renewed in place."""
 
 import os
 import ssl
@@ -12,9 +12,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from registry.ca.authority import Authority, Issued
 from registry.ca.issuer import SERVER_LIFETIME
 from registry.clock import Clock
+from registry.errors import RegistryError
 
-# Renewal is due a month before the end, so there is no hurry.
-RENEWAL_CHECK = timedelta(hours=1)
+# After the intermediate has changed, each replica shows a certificate of the new one well within
+# `registry.ca.rotation.SETTLE`, before the old root can go.
+RENEWAL_CHECK = timedelta(seconds=10)
 
 _log = structlog.get_logger()
 
@@ -29,21 +31,27 @@ class ServerIdentity:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         self.context.set_alpn_protocols(["h2", "http/1.1"])
+        self._issuer = ""
         self._renew_at = self._renew()
 
     async def keep_fresh(self) -> None:
-        """Renew the certificate when two thirds of its life are over, until cancelled."""
+        """Renew the certificate when two thirds of its life are over or its issuer goes, until cancelled."""
         while True:
             await trio.sleep(RENEWAL_CHECK.total_seconds())
-            if self._clock() >= self._renew_at:
-                self._renew_at = self._renew()
+            try:
+                await self._authority.refresh()
+                if self._clock() >= self._renew_at or self._issuer != self._authority.issuing.fingerprint:
+                    self._renew_at = self._renew()
+            except RegistryError as error:
+                _log.warning("api certificate not renewed", reason=str(error))
 
     def _renew(self) -> datetime:
         key = ec.generate_private_key(ec.SECP256R1())
         issued = self._authority.sign_server(key.public_key(), self._names)
         _load(self.context, key, issued)
+        self._issuer = self._authority.issuing.fingerprint
         _log.info("api certificate issued", names=self._names, until=issued.not_after.isoformat())
-        return issued.not_after - SERVER_LIFETIME / 3
+        return issued.not_after - min(SERVER_LIFETIME, issued.not_after - self._clock()) / 3
 
 
 def _load(context: ssl.SSLContext, key: ec.EllipticCurvePrivateKey, issued: Issued) -> None:

@@ -18,12 +18,15 @@ from hypercorn.typing import ASGIFramework
 from registry.api.app import create_app
 from registry.ca.authority import Authority
 from registry.ca.sealing import Kek
+from registry.ca.signed_store import SignedStore
+from registry.ca.upkeep import Upkeep
 from registry.clock import Clock
 from registry.controller import Controller
 from registry.errors import StoreUnavailable
 from registry.listening import Address, certificate_names, listen, url_of
 from registry.logs import StructlogHandler
 from registry.server_identity import ServerIdentity
+from registry.store.accounts import Accounts
 from registry.store.base import Store
 
 # A slow or silent peer holds a connection, never a thread; this is how long.
@@ -72,6 +75,7 @@ async def serve_from_store(
     names: tuple[str, ...],
     leaf_lifetime: timedelta,
     clock: Clock,
+    accounts: Accounts | None = None,
     on_ready: Callable[[Address], None] = lambda _: None,
 ) -> None:
     """Serve the mesh founded in `store` until SIGINT or SIGTERM; `on_ready` is called when the API listens.
@@ -88,7 +92,13 @@ async def serve_from_store(
             listener = listen(address)
             on_ready(Address(*listener.getsockname()[:2]))
             await serve(
-                store=store, authority=authority, listener=listener, names=names, clock=clock, stop=stop
+                store=store,
+                authority=authority,
+                listener=listener,
+                names=names,
+                clock=clock,
+                stop=stop,
+                accounts=accounts,
             )
         nursery.cancel_scope.cancel()
     _log.info("stopped")
@@ -125,6 +135,7 @@ async def serve(
     names: tuple[str, ...],
     clock: Clock,
     stop: trio.Event,
+    accounts: Accounts | None = None,
 ) -> None:
     """Serve the API on `listener`, which is closed at the end, and run the controller, until `stop` is set.
 
@@ -138,9 +149,16 @@ async def serve(
     identity = ServerIdentity(authority=authority, names=certificate_names(address, names), clock=clock)
     # The random part tells two replicas on hosts of one name apart.
     replica = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-    controller = Controller(store=store, trust_domain=authority.trust_domain, replica=replica)
+    upkeep = Upkeep(store=store, authority=authority, clock=clock, accounts=accounts)
+    controller = Controller(
+        store=store,
+        trust_domain=authority.trust_domain,
+        replica=replica,
+        signed=SignedStore(store=store, authority=authority, clock=clock),
+        upkeep=upkeep.run,
+    )
     # Starlette and Hypercorn write ASGI's one signature down in different types.
-    app = cast("ASGIFramework", create_app(store=store, authority=authority, clock=clock))
+    app = cast("ASGIFramework", create_app(store=store, authority=authority, clock=clock, accounts=accounts))
     config = _Hypercorn(listener, identity.context)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(controller.run)

@@ -3,14 +3,24 @@
 Pure: the state as it stands in, the writes that bring it into agreement out.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from registry.errors import InvalidResource
-from registry.judgement import KINDS_BY_PLURAL, OperatorKey, check, operator_key, read_resource, status_key
-from registry.model.mesh import Mesh, MeshSpec
+from registry.judgement import (
+    KINDS_BY_PLURAL,
+    OperatorKey,
+    check,
+    operator_key,
+    read_resource,
+    status_key,
+    unenforceable,
+)
+from registry.model.authorization import AuthorizationPolicy
+from registry.model.mesh import Mesh, MeshSpec, PolicySigning
 from registry.model.parse import parse_as, render
 from registry.model.resource import NODEMESH, Metadata, Resource
 from registry.model.service import Service
+from registry.model.signature import strip
 from registry.model.status import Status, StatusSpec
 from registry.store import keys
 from registry.store.base import Delete, KeyValue, Put, Write
@@ -24,8 +34,14 @@ def concerns(key: str) -> bool:
     return operator_key(key) is not None or _status_key(key) is not None
 
 
-def plan(state: State, *, trust_domain: str) -> list[Write]:
-    """Give the writes that bring every status into agreement with the resources; none if they agree."""
+def plan(
+    state: State, *, trust_domain: str, objection: Callable[[KeyValue], str] = lambda _: ""
+) -> list[Write]:
+    """Give the writes that bring every status into agreement with the resources; none if they agree.
+
+    `objection` says why a value's signature does not hold, nothing if it does. Statuses are ours to sign, so
+    one that does not hold is written anew; of resources signatures are asked while `policySigning` says so.
+    """
     resources: dict[OperatorKey, KeyValue] = {}
     statuses: dict[keys.StatusKey, KeyValue] = {}
     for item in state.values():
@@ -33,25 +49,37 @@ def plan(state: State, *, trust_domain: str) -> list[Write]:
             resources[key] = item
         elif (place := _status_key(item.key)) is not None:
             statuses[place] = item
+    # Addresses that somebody else wrote into a status are not held.
+    vouched = {place: item for place, item in statuses.items() if not objection(item)}
     judged = {key: _judge(key, item, trust_domain) for key, item in resources.items()}
+    if _signing_required(judged.get(keys.MeshKey())):
+        judged = {key: objection(resources[key]) or verdict for key, verdict in judged.items()}
+    services = [verdict for verdict in judged.values() if isinstance(verdict, Service)]
     networks = _networks(judged.get(keys.MeshKey()))
-    vips = _allocate(judged, statuses, networks)
+    vips = _allocate(judged, vouched, networks)
     writes: list[Write] = []
     for key, verdict in judged.items():
         place = status_key(key)
+        unenforced = (
+            tuple(unenforceable(verdict, services)) if isinstance(verdict, AuthorizationPolicy) else ()
+        )
         spec = StatusSpec(
             revision=resources[key].revision,
-            accepted=isinstance(verdict, Resource),
-            reasons=tuple(_reasons(verdict, vips.get(key, ()), networks)),
+            accepted=isinstance(verdict, Resource) and not unenforced,
+            reasons=(*_reasons(verdict, vips.get(key, ()), networks), *unenforced),
             vips=vips.get(key, ()),
         )
         value = _render(place, spec)
-        existing = statuses.get(place)
-        if existing is None or existing.value != value:
+        existing = vouched.get(place)
+        if existing is None or strip(existing.value) != value:
             writes.append(Put(keys.render(place), value))
     wanted = {status_key(key) for key in resources}
     writes.extend(Delete(item.key) for place, item in statuses.items() if place not in wanted)
     return writes
+
+
+def _signing_required(mesh: Resource | str | None) -> bool:
+    return isinstance(mesh, Mesh) and mesh.spec.policy_signing is PolicySigning.REQUIRED
 
 
 def _status_key(text: str) -> keys.StatusKey | None:

@@ -19,23 +19,31 @@ from node_proxy.agent.cache import Cache
 from node_proxy.agent.certificates import Certificates
 from node_proxy.agent.compile import Compiled, Compiler
 from node_proxy.agent.credentials import Keyring
+from node_proxy.agent.decisions import DecisionBook, DecisionPublisher
 from node_proxy.agent.discovery import Discovery
 from node_proxy.agent.enforcement import Enforcement
+from node_proxy.agent.etcd_certificate import EtcdCertificateFile, EtcdCertificateKeeper, is_wanted
 from node_proxy.agent.health import HealthChecks, check_for
 from node_proxy.agent.listeners import Listeners, bind_all, explicit_listeners
 from node_proxy.agent.notify import notify_systemd
+from node_proxy.agent.record_signing import RecordSigner
 from node_proxy.agent.records import OwnResources, own_resources, own_status
 from node_proxy.agent.registration import Registration
 from node_proxy.agent.start import etcd_config, worker_count
 from node_proxy.agent.state import MeshState
 from node_proxy.agent.view import View
+from node_proxy.agent.vouching import Vouching
 from node_proxy.agent.workers import WORKER_COMMAND, WorkerPool
+from node_proxy.certificate import read_roots
 from node_proxy.config import NodeConfig
 from node_proxy.control import WorkerConfig
 from node_proxy.errors import ConfigError
+from registry.model.enrolment import TrustBundle
 from registry.model.workload import NodeStatus
+from registry.store import keys
 from registry.store.base import Store
 from registry.store.etcd import open_etcd
+from registry.store.signed import Signatures
 
 # How long to wait for etcd before serving from the cache: the cache may miss the newest edits.
 CACHE_PATIENCE = 1.0
@@ -62,9 +70,18 @@ async def run_agent(config: NodeConfig) -> None:
     """
     proxy = config.proxy
     listeners = bind_all(proxy)
+    etcd = etcd_config(proxy)
+    file = EtcdCertificateFile(Path(proxy.state_dir)) if is_wanted(proxy.etcd) else None
     try:
-        async with open_etcd(etcd_config(proxy)) as store:
-            agent = Agent(config, keyring=Keyring(Path(proxy.state_dir)), listeners=listeners, store=store)
+        async with open_etcd(file.configured(etcd) if file else etcd) as store:
+            agent = Agent(
+                config,
+                keyring=Keyring(Path(proxy.state_dir)),
+                listeners=listeners,
+                store=store,
+                etcd_certificate=file,
+                reconnect=lambda: store.reconnect(file.configured(etcd) if file else etcd),
+            )
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
 
                 async def told_to_stop() -> None:
@@ -84,6 +101,8 @@ class Agent:
         keyring: the node's credentials.
         listeners: bound sockets; they stay the caller's.
         store: where the mesh's state is.
+        etcd_certificate: where the certificate for it is kept; None if it needs none of ours.
+        reconnect: connects the store with the certificate as it is now.
         worker_command: how workers are started.
         now: the wall clock, in UTC.
         rng: jitter.
@@ -99,6 +118,8 @@ class Agent:
         keyring: Keyring,
         listeners: Listeners,
         store: Store,
+        etcd_certificate: EtcdCertificateFile | None = None,
+        reconnect: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
         worker_command: Sequence[str] = WORKER_COMMAND,
         now: Callable[[], datetime] = utc_now,
         rng: random.Random | None = None,
@@ -123,8 +144,26 @@ class Agent:
             changed=self._credentials_changed,
             now=now,
             rng=rng or random.SystemRandom(),
+            spread=proxy.renewal_spread,
         )
-        self._state = MeshState(trust_domain=self._trust_domain)
+        self._etcd_keeper = None
+        if etcd_certificate is not None:
+            self._etcd_keeper = EtcdCertificateKeeper(
+                etcd_certificate,
+                obtain=self._certificates.obtain_for_etcd,
+                connect=reconnect,
+                now=now,
+                rng=rng or random.SystemRandom(),
+            )
+        self._state = MeshState(
+            trust_domain=self._trust_domain,
+            trust=lambda: self._certificates.enrolment,
+            vouching=Vouching(
+                Signatures(trust_domain=self._trust_domain, roots=read_roots(enrolment.roots)),
+                now,
+                enrolment.revocations,
+            ),
+        )
         self._enforcement = Enforcement(
             proxy,
             state=self._state,
@@ -133,9 +172,17 @@ class Agent:
             own=self._own,
             compiled=self._compiled,
         )
-        self._discovery = Discovery(store, self._state, self._enforcement.state_changed)
+        self._discovery = Discovery(store, self._state, self._state_changed)
         self._health = HealthChecks(config.workloads, self._health_changed, check_for)
-        self._registration = Registration(store, self._own, self._status)
+        decisions = DecisionBook(proxy.node, now)
+        publisher = DecisionPublisher(store, proxy.node, decisions)
+        self._registration = Registration(
+            store,
+            self._own,
+            self._status,
+            (publisher.keep_written,),
+            RecordSigner(lambda: self._certificates.node),
+        )
         self._pool = WorkerPool(
             count=worker_count(proxy),
             config=WorkerConfig(
@@ -148,9 +195,11 @@ class Agent:
                 # Setting it needs CAP_NET_ADMIN, and without capture there is nothing to be told apart from.
                 mark=proxy.mark if proxy.capture.enabled else 0,
                 log_level=proxy.log_level,
+                refuse_unknown_callers=proxy.unknown_callers == "refuse",
             ),
             listeners=listeners.for_workers,
             changed=self._report_changed,
+            decided=decisions.take,
             command=worker_command,
         )
         self.view = View(
@@ -189,6 +238,8 @@ class Agent:
                 nursery.start_soon(self._enforce, restored)
                 nursery.start_soon(self._discovery.follow)
                 nursery.start_soon(self._certificates.keep_fresh)
+                if self._etcd_keeper is not None:
+                    nursery.start_soon(self._etcd_keeper.keep_fresh)
                 nursery.start_soon(self._health.run)
                 nursery.start_soon(self._enforcement.keep_cached)
                 nursery.start_soon(self._serve_admin)
@@ -236,9 +287,19 @@ class Agent:
         scope.cancel()
 
     def _compiled(self, compiled: Compiled) -> None:
+        before = self.view.compiled.rejections if self.view.compiled else ()
+        for rejection in compiled.rejections:
+            if rejection not in before:
+                log.error("policy cannot be enforced as it is", key=rejection.key, reason=rejection.reason)
         self.view.compiled = compiled
         self._pool.give_snapshot(compiled.snapshot)
         self._registration.refresh()
+
+    def _state_changed(self) -> None:
+        # Not from the cache: what the keyring holds is never older.
+        if bundle := self._state.get(keys.render(keys.BundleKey()), TrustBundle):
+            self._certificates.follow(bundle.spec)
+        self._enforcement.state_changed()
 
     def _credentials_changed(self) -> None:
         self._pool.give_credentials(self._certificates.update())
@@ -265,8 +326,10 @@ class Agent:
         return own_status(
             self._config.proxy.node,
             applied_revision=self._pool.applied_revision,
-            rejected=self._state.rejections(),
+            rejected=self.view.rejected(),
             certificate_expires=self._certificates.expires,
+            in_use=self._certificates.in_use.by(self._pool.generations),
+            revoked=tuple(self._certificates.revoked.values()),
             workers=self._pool.running,
         )
 

@@ -4,7 +4,7 @@ No I/O. Whatever is left out of a service is left out with a reason, for people 
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -12,13 +12,15 @@ import msgspec
 from node_proxy.agent.records import OwnResources
 from node_proxy.agent.retention import Retention
 from node_proxy.agent.state import MeshState
+from node_proxy.agent.unenforceable import find_rejections
 from node_proxy.config import NodeConfig, WorkloadConfig
 from node_proxy.snapshot import Endpoint, LocalWorkload, ServicePortView, ServiceView, Snapshot
 from registry.model.authorization import AuthorizationPolicy
 from registry.model.identity import WorkloadIdentity
+from registry.model.peer_authentication import PeerAuthentication
 from registry.model.service import Service, ServicePort
 from registry.model.status import Status
-from registry.model.workload import Health, Node, NodeSpec, Workload
+from registry.model.workload import Health, Node, NodeSpec, Rejection, Workload
 from registry.store import keys
 
 
@@ -34,11 +36,15 @@ class Exclusion(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A snapshot, what was left out of it, and which virtual IP ranges the mesh uses."""
+    """A snapshot, what was left out of it, and which virtual IP ranges the mesh uses.
+
+    `rejections` are policies in it that cannot be enforced as they are meant.
+    """
 
     snapshot: Snapshot
     exclusions: tuple[Exclusion, ...]
     vip_ranges: tuple[str, ...]
+    rejections: tuple[Rejection, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,7 @@ class Compiler:
             views.append(self._view(service, candidates, exclusions, state))
         mesh = state.mesh()
         proxy = self._config.proxy
+        local = tuple(local_workload(each, self._trust_domain, services) for each in self._config.workloads)
         snapshot = Snapshot(
             revision=state.revision,
             node=proxy.node,
@@ -91,11 +98,17 @@ class Compiler:
             trust_domain=self._trust_domain,
             default_authorization=mesh.default_authorization,
             services=tuple(views),
-            local=tuple(local_workload(each, self._trust_domain) for each in self._config.workloads),
+            local=local,
             policies=tuple(policy for _, policy in sorted(state.of(AuthorizationPolicy), key=lambda p: p[0])),
+            peer_authentications=tuple(
+                peers for _, peers in sorted(state.of(PeerAuthentication), key=lambda p: p[0])
+            ),
+            mtls_mode=mesh.mtls_mode,
             closed_namespaces=state.closed_namespaces(),
+            enforcement_grace=mesh.enforcement_grace,
         )
-        return Compiled(snapshot, tuple(exclusions), mesh.vip_ranges)
+        rejections = find_rejections(state, local, services)
+        return Compiled(snapshot, tuple(exclusions), mesh.vip_ranges, rejections)
 
     def _view(
         self,
@@ -125,8 +138,8 @@ class Compiler:
         return ServiceView(name=service.name, vips=status.spec.vips if status else (), ports=ports)
 
 
-def local_workload(workload: WorkloadConfig, trust_domain: str) -> LocalWorkload:
-    """Give a declared workload as the workers see it."""
+def local_workload(workload: WorkloadConfig, trust_domain: str, services: Iterable[Service]) -> LocalWorkload:
+    """Give a declared workload as the workers see it; `services` are all of the mesh."""
     identity = workload.identity(trust_domain)
     return LocalWorkload(
         name=workload.qualified,
@@ -136,6 +149,10 @@ def local_workload(workload: WorkloadConfig, trust_domain: str) -> LocalWorkload
         server_name=identity.server_name,
         ports=workload.ports,
         dial=workload.address,
+        owner=workload.owner,
+        services=tuple(
+            service.name for service in services if service.selects(workload.namespace, workload.labels)
+        ),
     )
 
 

@@ -17,29 +17,45 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from node_proxy.agent.files import private_directory, write_private
+from node_proxy.agent.trust import Trust
+from node_proxy.certificate import MALFORMED, facts_of, read_roots
 from node_proxy.control import Credential, CredentialsUpdate
 from node_proxy.errors import ConfigError, EnrolmentError
 from registry.model.identity import Identity, InvalidIdentity, WorkloadIdentity, parse_identity
+from registry.model.revocation import CertificateFacts
 
 
-class Enrolment(msgspec.Struct, frozen=True, kw_only=True):
-    """What joining gave: who this node is, and whom it trusts. `roots` are PEM."""
+class Enrolment(Trust, frozen=True, kw_only=True):
+    """What joining gave: who this node is, and whom it trusts, the latter as last heard."""
 
     node: str
     identity: str
     trust_domain: str
-    roots: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """A certificate chain (leaf first) with its private key, both PEM."""
+    """A certificate chain (leaf first) with its private key, both PEM; `chain` is the same chain, read."""
 
     identity: Identity
     chain_pem: str
     key_pem: str
-    not_before: datetime
-    not_after: datetime
+    chain: tuple[x509.Certificate, ...]
+
+    @property
+    def not_before(self) -> datetime:
+        """When the leaf's life begins."""
+        return self.chain[0].not_valid_before_utc
+
+    @property
+    def not_after(self) -> datetime:
+        """When the leaf's life ends."""
+        return self.chain[0].not_valid_after_utc
+
+    @property
+    def facts(self) -> CertificateFacts:
+        """What revocations look at."""
+        return facts_of(self.chain, self.identity, trust_domain=self.identity.trust_domain)
 
     def valid_at(self, now: datetime) -> bool:
         """Whether the certificate's life includes `now`."""
@@ -65,11 +81,13 @@ def hold(chain_pem: str, key: ec.EllipticCurvePrivateKey) -> Held:
         EnrolmentError: the chain is malformed, names no identity, or is for another key.
     """
     try:
-        leaf = x509.load_pem_x509_certificates(chain_pem.encode())[0]
+        chain = tuple(x509.load_pem_x509_certificates(chain_pem.encode()))
+        leaf = chain[0]
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)
         identity = parse_identity(uri)
-    except (ValueError, x509.ExtensionNotFound, UnsupportedAlgorithm) as error:
+        facts_of(chain, identity, trust_domain=identity.trust_domain)
+    except (*MALFORMED, x509.ExtensionNotFound, UnsupportedAlgorithm) as error:
         reason = (
             str(error) if isinstance(error, InvalidIdentity) else "no certificate with one SPIFFE ID in it"
         )
@@ -85,8 +103,7 @@ def hold(chain_pem: str, key: ec.EllipticCurvePrivateKey) -> Held:
         identity=identity,
         chain_pem=chain_pem,
         key_pem=key_pem.decode(),
-        not_before=leaf.not_valid_before_utc,
-        not_after=leaf.not_valid_after_utc,
+        chain=chain,
     )
 
 
@@ -106,7 +123,7 @@ class Keyring:
             raise ConfigError(f"{self._directory}: cannot be written; run as its owner")
 
     def save_enrolment(self, enrolment: Enrolment) -> None:
-        """Keep what joining gave.
+        """Keep what joining gave, and whom the node trusts now.
 
         Raises:
             OSError, ConfigError: it cannot be written.
@@ -123,13 +140,15 @@ class Keyring:
         path = self._directory / "enrolment.json"
         mend = "run `nodemesh-proxy join --registry URL --token T` on this host"
         try:
-            return msgspec.json.decode(path.read_bytes(), type=Enrolment)
+            enrolment = msgspec.json.decode(path.read_bytes(), type=Enrolment)
+            read_roots(enrolment.roots)
         except FileNotFoundError as error:
             raise ConfigError(f"{path}: this node has not joined a mesh; {mend}") from error
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read: {error.strerror}; run as its owner") from error
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, ValueError) as error:
             raise ConfigError(f"{path}: is damaged ({error}); {mend}") from error
+        return enrolment
 
     def save(self, held: Held) -> None:
         """Keep a certificate and its key.
@@ -171,7 +190,7 @@ class Keyring:
 
 
 def credentials_update(
-    held: tuple[Held, ...], *, enrolment: Enrolment, default: WorkloadIdentity | None
+    held: tuple[Held, ...], *, enrolment: Enrolment, default: WorkloadIdentity | None, generation: int = 0
 ) -> CredentialsUpdate:
     """Write the credentials as workers get them; without a default workload the node itself answers."""
     identities = {str(each.identity) for each in held}
@@ -188,6 +207,9 @@ def credentials_update(
         ),
         default_identity=chosen,
         roots_pem="".join(enrolment.roots),
+        federated=enrolment.federated,
+        revocations=enrolment.revocations,
+        generation=generation,
     )
 
 

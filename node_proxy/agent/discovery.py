@@ -1,4 +1,7 @@
-"""Follows the store: feeds every event to MeshState, and knows since when there was no answer."""
+"""Follows the store: feeds every event to MeshState, and knows since when there was no answer.
+
+Reads only the folders that matter to a node; etcd's roles let it read no others.
+"""
 
 from collections.abc import Callable
 from contextlib import aclosing
@@ -8,7 +11,8 @@ import trio
 
 from node_proxy.agent.state import MeshState
 from registry.errors import StoreError
-from registry.store.base import Relisted, Store, WatchEvent
+from registry.store.base import Relisted, Store, WatchEvent, list_all
+from registry.store.codec import ENFORCED_PREFIXES
 
 # While the store is away the watch tries by itself; this is between attempts to list.
 RETRY = 1.0
@@ -58,15 +62,18 @@ class Discovery:
                 await trio.sleep(RETRY)
 
     async def _list_and_watch(self) -> None:
-        listing = await self._store.list("")
+        listing = await list_all(self._store, ENFORCED_PREFIXES)
         self._present()
-        self._take(Relisted(listing))
+        await self._take(Relisted(listing))
         self._listed.set()
-        async with aclosing(self._store.watch("", after=listing.revision)) as events:
+        async with aclosing(self._store.watch(*ENFORCED_PREFIXES, after=listing.revision)) as events:
             async for event in events:
-                self._take(event)
+                await self._take(event)
 
-    def _take(self, event: WatchEvent) -> None:
+    async def _take(self, event: WatchEvent) -> None:
+        if isinstance(event, Relisted) and self._state.verifies:
+            # Of a large mesh that is more than a second's work, in which the lease must be kept alive.
+            await trio.to_thread.run_sync(self._state.examine, event.listing.items)
         before = self._state.rejections()
         if not self._state.apply(event):
             return

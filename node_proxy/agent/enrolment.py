@@ -8,19 +8,21 @@ import hashlib
 import re
 import secrets
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import httpx
 import jwt
 import msgspec
+import trio
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from node_proxy.agent.credentials import Enrolment, Held, hold, new_key, signing_request
+from node_proxy.agent.etcd_certificate import EtcdCredential, hold_for_etcd
 from node_proxy.errors import EnrolmentError
 from registry.errors import InvalidResource
 from registry.model.enrolment import TrustBundle
@@ -33,16 +35,27 @@ PROOF_LIFE = timedelta(seconds=60)
 # Every answer is a few certificates; more is not from a registry.
 MAX_ANSWER = 1 << 20
 TIMEOUT = httpx.Timeout(10)
+# An administrator needs minutes; so often a node that waits for approval asks, in seconds.
+APPROVAL_POLL = 3.0
 
 A = TypeVar("A")
 
 
 class _JoinAnswer(msgspec.Struct, frozen=True, rename="camel"):
+    """Only `node` is there while the enrolment waits for approval."""
+
     node: str
-    identity: str
+    identity: str = ""
+    certificate: str = ""
+    bundle: tuple[str, ...] = ()
+    trust_domain: str = ""
+    # 0 from a registry whose bundles have none.
+    generation: int = 0
+    etcd_certificate: str | None = None
+
+
+class _EtcdAnswer(msgspec.Struct, frozen=True, rename="camel"):
     certificate: str
-    bundle: tuple[str, ...]
-    trust_domain: str
 
 
 class _CertificateAnswer(msgspec.Struct, frozen=True, rename="camel"):
@@ -88,20 +101,44 @@ class Issued:
     roots: tuple[str, ...]
 
 
-async def join(*, registry: str, token: str, node: str) -> tuple[Enrolment, Held]:
+class Joined(NamedTuple):
+    """What joining gave; `etcd` is None from a registry that gives out none."""
+
+    enrolment: Enrolment
+    held: Held
+    etcd: EtcdCredential | None
+
+
+class RegistryAway(EnrolmentError):
+    """The registry cannot be reached; it may be later."""
+
+
+async def join(
+    *, registry: str, token: str, node: str, on_waiting: Callable[[], None] = lambda: None
+) -> Joined:
     """Trade a join token for the node's certificate.
 
-    The registry is believed only after its root matched the fingerprint in the token.
+    The registry is believed only after its root matched the fingerprint in the token. If an administrator
+    must approve the node, `on_waiting` is called once, and the registry asked again until that is done.
 
     Raises:
         EnrolmentError: says what the registry refused, or how it could not be reached.
     """
     parsed = JoinToken.parse(token)
     root = await _pinned_root(registry, parsed.fingerprint)
-    key = new_key()
-    body = {"token": parsed.text, "node": node, "csr": signing_request(key, node)}
-    async with _connected(registry, _trusting((root,))) as client:
-        answer = await _ask(client, "POST", "/v1/join", _JoinAnswer, body=msgspec.json.encode(body))
+    key, etcd_key = new_key(), new_key()
+    body = msgspec.json.encode(
+        {
+            "token": parsed.text,
+            "node": node,
+            "csr": signing_request(key, node),
+            "etcdCsr": signing_request(etcd_key, node),
+        }
+    )
+    answer = await _ask_to_join(registry, root, body)
+    if not answer.certificate:
+        on_waiting()
+        answer = await _wait_approved(registry, root, body)
     held = hold(answer.certificate, key)
     if held.identity != NodeIdentity(answer.trust_domain, node):
         raise EnrolmentError(f"the registry issued {held.identity} where this node is {node}")
@@ -110,8 +147,44 @@ async def join(*, registry: str, token: str, node: str) -> tuple[Enrolment, Held
         identity=str(held.identity),
         trust_domain=answer.trust_domain,
         roots=answer.bundle,
+        # Of that bundle only the roots are here: it is still to be taken, and none that is older.
+        generation=max(0, answer.generation - 1),
     )
-    return enrolment, held
+    etcd = hold_for_etcd(answer.etcd_certificate, etcd_key) if answer.etcd_certificate else None
+    return Joined(enrolment, held, etcd)
+
+
+async def _ask_to_join(registry: str, root: str, body: bytes) -> _JoinAnswer:
+    async with _connected(registry, _trusting((root,))) as client:
+        return await _ask(client, "POST", "/v1/join", _JoinAnswer, body=body)
+
+
+async def _wait_approved(registry: str, root: str, body: bytes) -> _JoinAnswer:
+    while True:
+        await trio.sleep(APPROVAL_POLL)
+        try:
+            answer = await _ask_to_join(registry, root, body)
+        except RegistryAway:
+            # Giving up would lose the key that waits, and with it the token.
+            continue
+        if answer.certificate:
+            return answer
+
+
+async def request_etcd_certificate(
+    *, registry: str, roots: tuple[str, ...], node: Held, now: datetime
+) -> EtcdCredential:
+    """Get the node's etcd client certificate, proving with the node's key that we are the node.
+
+    Raises:
+        EnrolmentError: says what the registry refused, or how it could not be reached.
+    """
+    key = new_key()
+    body = msgspec.json.encode({"csr": signing_request(key, "etcd")})
+    proof = proof_of_possession(node, body=body, now=now)
+    async with _connected(registry, _trusting(roots)) as client:
+        answer = await _ask(client, "POST", "/v1/etcd-certificates", _EtcdAnswer, body=body, bearer=proof)
+    return hold_for_etcd(answer.certificate, key)
 
 
 async def request_certificate(
@@ -214,7 +287,7 @@ async def _exchange(
                 if len(raw) > MAX_ANSWER:
                     raise EnrolmentError(f"{client.base_url} answers with more than {MAX_ANSWER} bytes")
     except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
-        raise EnrolmentError(
+        raise RegistryAway(
             f"cannot reach the registry at {client.base_url}: {error or type(error).__name__}; "
             "check the URL, the firewall, and that nodemesh-registry runs"
         ) from error

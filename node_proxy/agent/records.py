@@ -7,6 +7,7 @@ that calls within the host need no store.
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
+from node_proxy.agent.in_use import Standing
 from node_proxy.config import NodeConfig
 from registry.model.resource import NODEMESH, ROOT_NAMESPACE, Metadata
 from registry.model.workload import (
@@ -22,6 +23,10 @@ from registry.model.workload import (
 from registry.store import keys
 
 OwnResources = Mapping[str, Node | Workload]
+
+# Other nodes decide how much of theirs is refused here: it must not make this node's own status too large for
+# etcd. About 300 bytes each, so at most 75 KiB or so.
+MAX_REJECTIONS = 256
 
 
 def own_resources(
@@ -65,9 +70,14 @@ def own_status(
     applied_revision: int,
     rejected: Sequence[Rejection],
     certificate_expires: datetime | None,
+    in_use: Standing,
+    revoked: tuple[str, ...],
     workers: int,
 ) -> dict[str, NodeStatus]:
-    """Give the node's status; `certificate_expires` is when the first certificate ends."""
+    """Give the node's status; `certificate_expires` is when the first certificate ends.
+
+    `revoked` says of each of its certificates that is revoked by what.
+    """
     expires = (
         certificate_expires.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if certificate_expires else ""
     )
@@ -77,9 +87,20 @@ def own_status(
         metadata=Metadata(name=node, namespace=ROOT_NAMESPACE),
         spec=NodeStatusSpec(
             applied_revision=applied_revision,
-            rejected=tuple(rejected),
+            rejected=_bounded(rejected),
             certificate_expires=expires,
+            trusted_roots=tuple(sorted(in_use.roots)),
+            issuers=tuple(sorted(in_use.issuers)),
+            revoked=revoked,
             workers=workers,
         ),
     )
     return {keys.render(keys.NodeStatusKey(node)): status}
+
+
+def _bounded(rejected: Sequence[Rejection]) -> tuple[Rejection, ...]:
+    if len(rejected) <= MAX_REJECTIONS:
+        return tuple(rejected)
+    shown = rejected[: MAX_REJECTIONS - 1]
+    more = f"{len(rejected) - len(shown)} more keys are rejected; this node's /config lists them all"
+    return (*shown, Rejection(key="", reason=more))

@@ -1,6 +1,6 @@
 """Keeps what this node says of itself in the store, under one lease that ends with it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 import structlog
 import trio
@@ -42,14 +42,23 @@ class Registration:
         store: where they go.
         records: gives the node's record and workloads as they should be now.
         status: gives the status as it should be now.
+        beside: runs for as long as a lease is held, and may hang keys of its own on it.
+        rendered: gives the bytes to write at a key; as long as nothing changes they are the same.
     """
 
     def __init__(
-        self, store: Store, records: Callable[[], Resources], status: Callable[[], Resources]
+        self,
+        store: Store,
+        records: Callable[[], Resources],
+        status: Callable[[], Resources],
+        beside: Sequence[Callable[[Lease], Awaitable[None]]] = (),
+        rendered: Callable[[str, Resource], bytes] = lambda _, resource: render(resource),
     ) -> None:
         self._store = store
         self._records = records
         self._status = status
+        self._beside = beside
+        self._rendered = rendered
         self._wake = trio.Event()
         self.registered = False
 
@@ -74,6 +83,8 @@ class Registration:
         """Write every change until the lease is lost."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write_changes, lease)
+            for each in self._beside:
+                nursery.start_soon(each, lease)
             await lease.wait_lost()
             nursery.cancel_scope.cancel()
 
@@ -83,7 +94,7 @@ class Registration:
         status_due = trio.current_time()
         while True:
             self._wake = trio.Event()
-            wanted, wanted_status = _rendered(self._records()), _rendered(self._status())
+            wanted, wanted_status = self._render(self._records()), self._render(self._status())
             late = wanted_status != status and trio.current_time() < status_due
             if late:
                 wanted_status = status
@@ -109,6 +120,5 @@ class Registration:
             return False
         return True
 
-
-def _rendered(resources: Resources) -> dict[str, bytes]:
-    return {key: render(resource) for key, resource in resources.items()}
+    def _render(self, resources: Resources) -> dict[str, bytes]:
+        return {key: self._rendered(key, resource) for key, resource in resources.items()}

@@ -4,6 +4,7 @@ The schedule is pure. A renewal that fails keeps the certificate that is held, t
 and grows louder as its life runs out.
 """
 
+import math
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,13 @@ LONGEST_SLEEP = 30.0
 # this many seconds, passes before the next renewal all the same.
 PAUSE_SHARE = 0.1
 LONGEST_PAUSE = 60.0
+# Revocations are dated in whole seconds, as certificates are: one issued within that second is revoked too.
+REVOKED_PAUSE = 1.5
+REVOKED_SPREAD = 0.5
+# A registry that goes on giving certificates of the old issuer lags behind: not worth asking all the time.
+LAGGING_SPREAD = 600.0
+# Between a renewal and one that was asked for out of turn: what the registry just gave may be no better.
+LEAST_PAUSE = 5.0
 
 log = structlog.get_logger("node_proxy.agent.renewal")
 
@@ -89,6 +97,9 @@ class CertificateKeeper:
         self._rng = rng
         self._failures = 0
         self._error = ""
+        self._rest_ends = self._long_rest_ends = -math.inf
+        self._asked_for = math.inf
+        self._asked = trio.Event()
 
     @property
     def state(self) -> CertificateState:
@@ -106,14 +117,22 @@ class CertificateKeeper:
         """Whether a certificate is held that is valid now."""
         return self.held is not None and self.held.valid_at(self._now())
 
+    def renew_within(self, seconds: float, *, after: float = 0) -> None:
+        """Renew before its time, at some moment of the `seconds` that begin `after` seconds from now."""
+        moment = trio.current_time() + after + self._rng.uniform(0, seconds)
+        self._asked_for = min(self._asked_for, moment)
+        self._asked.set()
+
     async def keep_fresh(self) -> None:
         """Renew for ever; cancellation keeps what is held."""
         while True:
             if self.held is not None:
-                await self._sleep_until(renew_at(self.held.not_before, self.held.not_after, self._rng))
+                await self._wait_due(renew_at(self.held.not_before, self.held.not_after, self._rng))
+            self._asked_for = math.inf
             held = await self._renew()
             life = (held.not_after - held.not_before) / timedelta(seconds=1)
-            await trio.sleep(min(LONGEST_PAUSE, life * PAUSE_SHARE))
+            self._long_rest_ends = trio.current_time() + min(LONGEST_PAUSE, life * PAUSE_SHARE)
+            self._rest_ends = trio.current_time() + LEAST_PAUSE
 
     async def _renew(self) -> Held:
         while True:
@@ -151,9 +170,16 @@ class CertificateKeeper:
             retry_in=round(delay, 1),
         )
 
-    async def _sleep_until(self, moment: datetime) -> None:
-        while (left := (moment - self._now()) / timedelta(seconds=1)) > 0:  # noqa: ASYNC110 (a wall clock)
-            await trio.sleep(min(left, LONGEST_SLEEP))
+    async def _wait_due(self, planned: datetime) -> None:
+        while True:
+            asked = self._asked = trio.Event()
+            left = (planned - self._now()) / timedelta(seconds=1)
+            now = trio.current_time()
+            left = min(max(left, self._long_rest_ends - now), max(self._asked_for, self._rest_ends) - now)
+            if left <= 0:
+                return
+            with trio.move_on_after(min(left, LONGEST_SLEEP)):
+                await asked.wait()
 
 
 async def keep_all_fresh(keepers: Sequence[CertificateKeeper]) -> None:

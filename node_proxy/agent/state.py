@@ -4,27 +4,29 @@ No I/O: events in, values out. An edit that does not parse never replaces what i
 rejection, and a policy that never parsed closes its namespace.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TypeGuard, TypeVar
+from typing import TypeVar
 
 import msgspec
 
+from node_proxy.agent.trust import Trust, acceptable, trust_of
+from node_proxy.agent.vouching import Vouching
 from registry.errors import InvalidResource
-from registry.model.authorization import AuthorizationPolicy
+from registry.model.enrolment import Enrolment, TrustBundle
 from registry.model.identity import InvalidIdentity
-from registry.model.mesh import DefaultAuthorization, Mesh, MeshSpec
-from registry.model.resource import ROOT_NAMESPACE, Resource
+from registry.model.mesh import DefaultAuthorization, Mesh, MeshSpec, PolicySigning
+from registry.model.resource import Resource
 from registry.model.service import Service
 from registry.model.workload import Rejection
 from registry.store import keys
 from registry.store.base import Changed, KeyValue, Progress, Relisted, Removed, WatchEvent
-from registry.store.codec import ENFORCED_PLURALS, is_enforced, parse_at
-
-# Stands for every namespace in `MeshState.closed_namespaces`.
-ALL_NAMESPACES = "*"
+from registry.store.codec import ENFORCED_PLURALS, closed_namespaces, is_enforced, parse_at
+from registry.store.signed import Signer, unsigned
 
 R = TypeVar("R", bound=Resource)
+
+NOBODY = Trust(roots=())
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -48,6 +50,7 @@ class _Entry:
     good: Version | None = None
     bad: Version | None = None
     reason: str = ""
+    signer: Signer | None = None
 
 
 class MeshState:
@@ -55,13 +58,29 @@ class MeshState:
 
     Events that cannot (another node's status, unknown kinds) leave the revision alone: nodes write what
     they have applied into the store, and must not wake each other by it.
+
+    Args:
+        trust_domain: that of this node.
+        trust: gives whom this node trusts now; a trust bundle must continue from it.
+        vouching: whose word counts; None where no roots are held, so that nothing can be verified.
     """
 
-    def __init__(self, *, trust_domain: str) -> None:
+    def __init__(
+        self,
+        *,
+        trust_domain: str,
+        trust: Callable[[], Trust] = lambda: NOBODY,
+        vouching: Vouching | None = None,
+    ) -> None:
         self.revision = 0
         self._trust_domain = trust_domain
+        self._trust = trust
+        self._vouching = vouching
         self._entries: dict[str, _Entry] = {}
         self._refused: set[str] = set()
+        # What parses and is signed, and does not count all the same, each with the reason.
+        self._withheld: dict[str, str] = {}
+        self._by_node: dict[str, set[str]] = {}
 
     def apply(self, event: WatchEvent) -> bool:
         """Take one event of the watch; whether it mattered."""
@@ -71,13 +90,13 @@ class MeshState:
             case Removed(key, revision):
                 if not self._forget(key):
                     return False
-                self.revision = revision
+                self.revision = max(self.revision, revision)
                 return True
             case Relisted(listing):
                 present = {item.key for item in listing.items}
                 for key in self._entries.keys() - present:
                     self._forget(key)
-                for item in listing.items:
+                for item in sorted(listing.items, key=_weight):
                     self._change(item)
                 self.revision = listing.revision
                 return True
@@ -85,12 +104,22 @@ class MeshState:
                 return False
 
     def restore(self, revision: int, records: Iterable[Record]) -> None:
-        """Begin with what the cache kept."""
-        for record in records:
-            for version in (record.good, record.bad):
+        """Begin with what the cache kept; what was good then is, though its signer's certificate expired."""
+        for record in sorted(records, key=_weight):
+            for version, fresh in ((record.good, False), (record.bad, True)):
                 if version is not None:
-                    self._change(KeyValue(record.key, version.raw, 0, version.revision))
+                    self._change(KeyValue(record.key, version.raw, 0, version.revision), fresh=fresh)
         self.revision = revision
+
+    @property
+    def verifies(self) -> bool:
+        """Whether signatures are verified here."""
+        return self._vouching is not None
+
+    def examine(self, items: Iterable[KeyValue]) -> None:
+        """Verify the signatures of what is to come: may take seconds, and may be done on another thread."""
+        if self._vouching is not None:
+            self._vouching.signatures.examine(items)
 
     def records(self) -> tuple[Record, ...]:
         """Give what the cache should keep."""
@@ -99,13 +128,18 @@ class MeshState:
     def of(self, kind: type[R]) -> Iterator[tuple[str, R]]:
         """Give every resource of `kind` in force, with its key."""
         for key, entry in self._entries.items():
-            if isinstance(entry.resource, kind):
+            if isinstance(entry.resource, kind) and key not in self._withheld:
                 yield key, entry.resource
 
     def get(self, key: str, kind: type[R]) -> R | None:
         """Give the resource in force at `key`."""
-        entry = self._entries.get(key)
+        entry = None if key in self._withheld else self._entries.get(key)
         return entry.resource if entry is not None and isinstance(entry.resource, kind) else None
+
+    def good_revision(self, key: str) -> int | None:
+        """Give the revision of what is in force at `key`."""
+        entry = self._entries.get(key)
+        return entry.good.revision if entry is not None and entry.good is not None else None
 
     def __contains__(self, key: object) -> bool:
         return key in self._entries
@@ -120,42 +154,50 @@ class MeshState:
         return MeshSpec(trust_domain=self._trust_domain, default_authorization=DefaultAuthorization.DENY)
 
     def rejections(self) -> tuple[Rejection, ...]:
-        """Give every key whose newest value is refused."""
-        return tuple(
-            Rejection(
+        """Give every key whose newest value is refused, or whose writer's word does not count."""
+        found = {
+            key: Rejection(
                 key=key,
                 reason=entry.reason,
                 last_good_revision=entry.good.revision if entry.good else None,
             )
             for key, entry in self._refusals()
-        )
+        }
+        found |= {key: Rejection(key=key, reason=f"{key}: {why}") for key, why in self._withheld.items()}
+        return tuple(found[key] for key in sorted(found))
 
     def closed_namespaces(self) -> dict[str, str]:
         """Give the namespaces that admit nobody, each with the key to blame."""
-        closed: dict[str, str] = {}
-        for key, entry in self._refusals():
-            parsed = keys.parse(key)
-            if entry.good is None and _is_policy(parsed):
-                everywhere = parsed.namespace == ROOT_NAMESPACE
-                closed.setdefault(ALL_NAMESPACES if everywhere else parsed.namespace, key)
-        return closed
+        return closed_namespaces(key for key, entry in self._refusals() if entry.good is None)
 
     def _refusals(self) -> list[tuple[str, _Entry]]:
         return [(key, self._entries[key]) for key in sorted(self._refused)]
 
     def _forget(self, key: str) -> bool:
+        entry = self._entries.get(key)
+        if entry is None:
+            return False
+        if self._vouching is not None and (reason := _why_kept(entry.resource)):
+            self._entries[key] = replace(entry, bad=None, reason=f"{key}: {reason}")
+            self._refused.add(key)
+            return True
+        del self._entries[key]
         self._refused.discard(key)
-        return self._entries.pop(key, None) is not None
+        if self._vouching is not None:
+            self._vouching.signatures.forget(key)
+        self._settle(key)
+        return True
 
-    def _change(self, item: KeyValue) -> bool:
+    def _change(self, item: KeyValue, *, fresh: bool = True) -> bool:
         entry = self._entries.get(item.key, _Entry())
         version = Version(item.value, item.revision)
         if version == (entry.bad or entry.good):
             return False
         try:
-            resource = self._read(item)
+            resource, signer = self._read(item, fresh=fresh)
         except InvalidResource as error:
-            if entry.good is not None and item.created > entry.good.revision:
+            kept = self._vouching is not None and _why_kept(entry.resource)
+            if entry.good is not None and item.created > entry.good.revision and not kept:
                 # It was deleted in between, so nothing older is in force any more.
                 entry = _Entry()
             self._entries[item.key] = replace(entry, bad=version, reason=error.describe())
@@ -163,12 +205,62 @@ class MeshState:
         else:
             if resource is None:
                 return False
-            self._entries[item.key] = _Entry(resource=resource, good=version)
+            self._entries[item.key] = _Entry(resource=unsigned(resource), good=version, signer=signer)
             self._refused.discard(item.key)
+        self._settle(item.key)
         self.revision = max(self.revision, item.revision)
         return True
 
-    def _read(self, item: KeyValue) -> Resource | None:
+    def _settle(self, key: str) -> None:
+        """Judge anew whose word counts, after what stands at `key` has changed."""
+        if self._vouching is None:
+            return
+        match keys.parse(key):
+            case keys.NodeRecordKey(node) | keys.WorkloadKey(node=node):
+                self._by_node.setdefault(node, set()).add(key)
+                self._weigh(key, node)
+            case keys.EnrolmentKey(node):
+                self._weigh(key, None)
+                for each in sorted(self._by_node.get(node, ())):
+                    self._weigh(each, node)
+            case keys.BundleKey():
+                if (bundle := self.get(key, TrustBundle)) is not None:
+                    self._vouching.trust(bundle)
+                    self._weigh_all()
+            case _:
+                pass
+
+    def _weigh_all(self) -> None:
+        # Enrolments first: whose word counts depends on them. What operators wrote stays as it was found.
+        for key, entry in self._entries.items():
+            if isinstance(entry.resource, Enrolment):
+                self._weigh(key, None)
+        for node, theirs in self._by_node.items():
+            for key in sorted(theirs):
+                self._weigh(key, node)
+
+    def _weigh(self, key: str, node: str | None) -> None:
+        """Withhold what stands at `key`, or no longer."""
+        entry = self._entries.get(key)
+        if entry is None and node is not None:
+            self._by_node[node].discard(key)
+        self._withheld.pop(key, None)
+        if self._vouching is None or entry is None or entry.resource is None or entry.good is None:
+            return
+        enrolment = None
+        if node is not None:
+            enrolment = self.get(keys.render(keys.EnrolmentKey(node)), Enrolment)
+        why = self._vouching.objection(key, entry.good.raw, entry.resource, node=node, enrolment=enrolment)
+        if why:
+            self._withheld[key] = why
+
+    def _held(self) -> Trust:
+        """Give whom this node trusts, by what is in force here if that is newer: events come in numbers."""
+        held, bundle = self._trust(), self.get(keys.render(keys.BundleKey()), TrustBundle)
+        newer = bundle is not None and bundle.spec.generation > held.generation
+        return trust_of(bundle.spec) if bundle is not None and newer else held
+
+    def _read(self, item: KeyValue, *, fresh: bool) -> tuple[Resource | None, Signer | None]:
         """Parse a value by what its key says it is; None when the key is not our business.
 
         Raises:
@@ -178,8 +270,12 @@ class MeshState:
         if key is None:
             _refuse_misplaced(item.key)
         if key is None or not is_enforced(key):
-            return None
+            return None, None
         resource = parse_at(item.key, item.value)
+        signer = None
+        if self._vouching is not None:
+            needed = PolicySigning.REQUIRED in (self.mesh().policy_signing, _signing_asked(resource))
+            signer = self._vouching.check(item, fresh=fresh, operators_sign=needed)
         match resource:
             case Mesh() if resource.spec.trust_domain != self._trust_domain:
                 raise InvalidResource(
@@ -188,6 +284,8 @@ class MeshState:
                     reason=f"is {resource.spec.trust_domain!r}, this node has joined {self._trust_domain!r}",
                     mend="write that back, or let the nodes join again",
                 )
+            case TrustBundle():
+                acceptable(resource, self._held(), trust_domain=self._trust_domain)
             case Service():
                 try:
                     resource.identities(self._trust_domain)
@@ -197,7 +295,7 @@ class MeshState:
                     ) from error
             case _:
                 pass
-        return resource
+        return resource, signer
 
 
 def _refuse_misplaced(key: str) -> None:
@@ -208,5 +306,30 @@ def _refuse_misplaced(key: str) -> None:
         raise InvalidResource(where=key, path="", reason="is no place for a resource", mend=mend)
 
 
-def _is_policy(key: keys.Key | None) -> TypeGuard[keys.ResourceKey]:
-    return isinstance(key, keys.ResourceKey) and key.plural == AuthorizationPolicy.PLURAL
+def _weight(item: KeyValue | Record) -> int:
+    """Order what is read at once: first what decides how the rest is read."""
+    match keys.parse(item.key):
+        case keys.BundleKey():
+            return 0
+        case keys.MeshKey():
+            return 1
+        case keys.EnrolmentKey():
+            return 2
+        case _:
+            return 3
+
+
+def _signing_asked(resource: Resource) -> PolicySigning:
+    """Say what a mesh's settings ask for: the edit that asks for signatures must carry one itself."""
+    return resource.spec.policy_signing if isinstance(resource, Mesh) else PolicySigning.OFF
+
+
+def _why_kept(resource: Resource | None) -> str:
+    """Say why a resource stays in force although its key was deleted, which nobody can sign."""
+    match resource:
+        case TrustBundle():
+            return "was deleted; whom it trusts and what it revokes stays in force"
+        case Mesh() if resource.spec.policy_signing is PolicySigning.REQUIRED:
+            return "was deleted, and policySigning is required; write other settings with meshctl instead"
+        case _:
+            return ""

@@ -17,6 +17,7 @@ from node_proxy.agent.registration import Registration
 from node_proxy.agent.state import MeshState
 from node_proxy.agent.workers import WorkerPool
 from node_proxy.config import NodeConfig
+from registry.model.workload import Rejection
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,16 +60,18 @@ class View:
             "registered": self.registration.registered,
             "snapshot": compiled.snapshot if compiled else None,
             "excluded": compiled.exclusions if compiled else (),
-            "rejected": self.state.rejections(),
+            "rejected": self.rejected(),
             "certificates": [
                 {
                     "identity": state.identity,
                     "notAfter": state.not_after,
+                    "revoked": self.certificates.revoked.get(state.identity, ""),
                     "alarm": state.alarm,
                     "error": state.error,
                 }
                 for state in self.certificates.states
             ],
+            "trust": self.certificates.trusted,
             "listening": {
                 "tunnel": [bound_address(each) for each in self.listeners.tunnel],
                 "captured": [bound_address(each) for each in self.listeners.captured],
@@ -82,6 +85,10 @@ class View:
             "configuration": self.config,
         }
         return msgspec.json.encode(msgspec.to_builtins(shown, enc_hook=str))
+
+    def rejected(self) -> tuple[Rejection, ...]:
+        """Give what does not parse, and what parses and cannot be enforced as it is meant."""
+        return self.state.rejections() + (self.compiled.rejections if self.compiled else ())
 
     def _stale_seconds(self) -> float:
         since = self.discovery.stale_since
@@ -111,13 +118,14 @@ class View:
         )
         yield Gauge(
             name="nodemesh_rejected_resources",
-            help="keys whose newest value is refused",
-            value=len(self.state.rejections()),
+            help="newest values that are refused, and rules that cannot be enforced as they are",
+            value=len(self.rejected()),
         )
         yield from self._certificate_gauges()
         yield from self._worker_gauges()
 
     def _certificate_gauges(self) -> Iterator[Gauge]:
+        revoked = self.certificates.revoked
         for state in self.certificates.states:
             labels = (("identity", state.identity),)
             if state.not_after is not None:
@@ -127,6 +135,12 @@ class View:
                     value=(state.not_after - self.now()) / timedelta(seconds=1),
                     labels=labels,
                 )
+            yield Gauge(
+                name="nodemesh_certificate_revoked",
+                help="whether the certificate is revoked, so that no peer accepts it",
+                value=state.identity in revoked,
+                labels=labels,
+            )
             yield Gauge(
                 name="nodemesh_certificate_alarm",
                 help="share of its life, in percent, that a certificate whose renewal fails has passed",

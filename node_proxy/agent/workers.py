@@ -15,6 +15,8 @@ from node_proxy.agent.metrics import WorkerTotals
 from node_proxy.control import (
     ControlChannel,
     CredentialsUpdate,
+    Decided,
+    Decisions,
     Drain,
     FromWorker,
     Place,
@@ -57,6 +59,7 @@ class Worker:
         self.index = index
         self.pid: int | None = None
         self.applied: int | None = None
+        self.generation: int | None = None
         self.restarts = 0
 
 
@@ -68,6 +71,7 @@ class WorkerPool:
         config: their first message.
         listeners: the sockets they inherit; `config` names them by descriptor.
         changed: called when a worker has applied a snapshot, came or went.
+        decided: takes what a worker decided since it last told.
         command: how a worker is started; its control descriptor is added.
     """
 
@@ -78,6 +82,7 @@ class WorkerPool:
         config: WorkerConfig,
         listeners: Sequence[socket.socket],
         changed: Callable[[], None],
+        decided: Callable[[Sequence[Decided]], None],
         command: Sequence[str] = WORKER_COMMAND,
     ) -> None:
         self.workers = tuple(Worker(index) for index in range(count))
@@ -86,6 +91,7 @@ class WorkerPool:
         self._shares = Shares.make(count)
         self._listeners = listeners
         self._changed = changed
+        self._decided = decided
         self._command = command
         self._snapshot: SnapshotUpdate | None = None
         self._credentials: CredentialsUpdate | None = None
@@ -98,6 +104,11 @@ class WorkerPool:
     def applied_revision(self) -> int:
         """The oldest revision that a worker enforces, 0 while none enforces any."""
         return min((worker.applied for worker in self.workers if worker.applied is not None), default=0)
+
+    @property
+    def generations(self) -> frozenset[int]:
+        """The generations of credentials that workers use."""
+        return frozenset(worker.generation for worker in self.workers if worker.generation is not None)
 
     @property
     def running(self) -> int:
@@ -187,7 +198,7 @@ class WorkerPool:
                     nursery.cancel_scope.cancel()
             finally:
                 await _end(process)
-                worker.pid = worker.applied = None
+                worker.pid = worker.applied = worker.generation = None
                 self.totals.retire(worker.index)
                 self._shares.leave(worker.index)
         return await process.wait()
@@ -229,12 +240,14 @@ class WorkerPool:
             while (batch := await channel.receive_batch()) is not None:
                 for message in batch:
                     match message:
-                        case Ready(revision=revision):
-                            worker.applied = revision
+                        case Ready(revision=revision, generation=generation):
+                            worker.applied, worker.generation = revision, generation
                             self._ready.set()
                             self._changed()
                         case Report(samples=samples):
                             self.totals.update(worker.index, samples)
+                        case Decisions(decided=decided):
+                            self._decided(decided)
         except LocalProtocolError:
             log.exception("worker broke the control protocol", worker=worker.index)
         if not self._draining.is_set():

@@ -1,17 +1,23 @@
-"""Admission: may this caller reach this port of this host, and may it still?
+"""Admission: may this caller reach this port of this host?
 
-Every stream that ends at a workload of this host passes here, tunnelled or local. Admitted streams are
-remembered, and when policies change they are judged again; those no longer allowed are cut.
+Every stream that ends at a workload of this host passes here, tunnelled or local. Whether it may still is
+asked again of those that are open (`node_proxy.dataplane.open_streams`). Every decision has an id and goes
+to the decision log.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from node_proxy.dataplane import telemetry
 from node_proxy.dataplane.context import WorkerContext
+from node_proxy.dataplane.open_streams import Admitted, OpenStreams
+from node_proxy.dataplane.reason import DENIED, MESH_DEFAULT, NO_WORKLOAD, Reason, render_reason
 from node_proxy.dataplane.tables import LocalPort
-from registry.model.identity import Identity
-from registry.rules import Denied, Permit, authorize
+from registry.model.decision import Outcome
+from registry.model.identity import Identity, WorkloadIdentity
+from registry.rules import AuthRequest, Denied, Permit, authorize
+
+# The reason code of a permit, which no header carries.
+PERMITTED = "permitted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,119 +31,127 @@ class Refusal:
     detail: str = ""
 
     @property
+    def reason(self) -> Reason:
+        """What the caller's proxy is told."""
+        policy = self.policy or (MESH_DEFAULT if self.code == DENIED else "")
+        return Reason(self.code, policy, self.decision)
+
+    @property
     def header(self) -> str:
         """The value of the nodemesh-reason header."""
-        if not self.policy and not self.decision:
-            return self.code
-        return f"{self.code}; policy={self.policy or 'mesh-default'}; id={self.decision}"
+        return render_reason(self.reason)
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
-    """The right to dial a workload: only `Admission.admit` makes one."""
+class Call:
+    """Where a call comes from and what it named, as policies see it."""
 
-    permit: Permit
-    source: Identity
-    local: LocalPort
-    port: int
+    source_ip: str | None = None
+    destination_ip: str | None = None
+    sni: str | None = None
 
 
-@dataclass(eq=False, slots=True)
-class OpenStream:
-    """An admitted stream and how to cut it."""
-
-    admitted: Admitted
-    cut: Callable[[str], None]
+UNKNOWN_CALL = Call()
 
 
 class Admission:
-    """Decides over the tables in force, and again over what is open when they change."""
+    """Decides over the tables in force; `streams` are those admitted streams that are open."""
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
-        self._open: set[OpenStream] = set()
+        self.streams = OpenStreams(context)
 
-    def admit(self, *, source: Identity, port: int, serving: str | None) -> Admitted | Refusal:
+    def admit(
+        self, *, source: Identity, port: int, serving: str | None, call: Call = UNKNOWN_CALL
+    ) -> Admitted | Refusal:
         """Judge a new stream to `port`.
 
         Args:
-            source: who calls, proven.
+            source: who calls, proven; a node speaks for processes of no workload: nobody is authenticated.
             port: the workload's port.
             serving: the identity whose certificate the caller asked for and verified; a port of another
                 workload is then not found, so that a stale caller never reaches whom it did not mean.
                 None when the caller asked for none.
+            call: what else is known of the call.
         """
         local = self._context.enforced.tables.local(port)
+        request = AuthRequest(
+            source if isinstance(source, WorkloadIdentity) else None,
+            port,
+            source_ip=call.source_ip,
+            destination_ip=call.destination_ip,
+            sni=call.sni,
+        )
+        number = self._context.new_decision_id()
         if local is None or serving not in (None, local.workload.identity):
-            return self._refuse(source, port, Refusal(404, "no_workload"))
-        decision = authorize(local.policies, source=source, port=port)
+            return self.refuse(source, request, Refusal(404, NO_WORKLOAD, decision=number))
+        decision = authorize(local.policies, request)
         self._audit(decision, local)
         if isinstance(decision, Denied):
-            refusal = Refusal(
-                403, "denied", decision.policy, self._context.new_decision_id(), decision.reason
-            )
-            return self._refuse(source, port, refusal, local)
-        return Admitted(decision, source, local, port)
-
-    def opened(self, admitted: Admitted, cut: Callable[[str], None]) -> OpenStream:
-        """Remember a stream that now carries payload; say `closed` with what this gives."""
-        stream = OpenStream(admitted, cut)
-        self._open.add(stream)
-        return stream
-
-    def closed(self, stream: OpenStream) -> None:
-        """Forget a stream."""
-        self._open.discard(stream)
-
-    def judge_again(self) -> None:
-        """Cut every open stream that the tables now in force do not allow."""
-        tables = self._context.enforced.tables
-        for stream in list(self._open):
-            admitted = stream.admitted
-            local = tables.local(admitted.port)
-            if local is None or local.workload.identity != admitted.local.workload.identity:
-                self._cut(stream, "workload_withdrawn", policy="")
-                continue
-            # A namespace that a policy closed by never parsing is closed to new streams only: the edit
-            # that broke it must not hurt those that were admitted before.
-            policies = replace(local.policies, closed_by=None)
-            decision = authorize(policies, source=admitted.source, port=admitted.port)
-            if isinstance(decision, Denied):
-                self._cut(stream, decision.reason, policy=decision.policy)
-
-    def _cut(self, stream: OpenStream, reason: str, *, policy: str) -> None:
-        admitted = stream.admitted
-        self._context.telemetry.add(telemetry.STREAMS_CUT, workload=admitted.local.workload.name)
-        self._context.log.warning(
-            "stream cut",
-            reason=reason,
-            policy=policy,
-            id=self._context.new_decision_id(),
-            source=str(admitted.source),
-            destination=admitted.local.workload.name,
-            port=admitted.port,
+            refusal = Refusal(403, DENIED, decision.policy, number, decision.reason)
+            return self.refuse(source, request, refusal, local.workload.name)
+        self._note(
+            source, request, local.workload.name, Outcome.PERMITTED, PERMITTED, decision.policy, number
         )
-        stream.cut(f"policy: {policy or reason}")
+        return Admitted(decision, source, local, request, number)
 
-    def _audit(self, decision: Permit | Denied, local: LocalPort) -> None:
-        for policy in decision.audited:
-            self._context.telemetry.add(telemetry.AUDITED, policy=policy, workload=local.workload.name)
-
-    def _refuse(
-        self, source: Identity, port: int, refusal: Refusal, local: LocalPort | None = None
+    def refuse(
+        self,
+        source: Identity,
+        request: AuthRequest,
+        refusal: Refusal,
+        workload: str = "",
+        *,
+        authority: str | None = None,
     ) -> Refusal:
-        workload = local.workload.name if local else ""
-        self._context.telemetry.add(telemetry.STREAMS_REFUSED, reason=refusal.code, workload=workload)
-        self._context.log.warning(
+        """Log and count a refusal, of `workload` or of what is none; gives it back.
+
+        `authority` is what the peer asked for, where the request does not say it.
+        """
+        context, code = self._context, refusal.code
+        self._note(source, request, workload, Outcome.DENIED, code, refusal.policy, refusal.decision)
+        context.telemetry.add(telemetry.STREAMS_REFUSED, reason=code, workload=workload)
+        context.telemetry.denied(
+            side="destination", reason=code, policy=refusal.policy, source=str(source), destination=workload
+        )
+        context.log.warning(
             "stream refused",
             side="destination",
             status=refusal.status,
-            reason=refusal.code,
+            reason=code,
             policy=refusal.policy,
             id=refusal.decision,
             detail=refusal.detail,
             source=str(source),
+            source_ip=request.source_ip,
             destination=workload,
-            port=port,
+            port=request.port,
+            **({} if authority is None else {"authority": authority}),
         )
         return refusal
+
+    def _note(
+        self,
+        source: Identity,
+        request: AuthRequest,
+        workload: str,
+        outcome: Outcome,
+        reason: str,
+        policy: str,
+        decision: str,
+    ) -> None:
+        context = self._context
+        context.decisions.note(
+            source,
+            request,
+            destination=workload,
+            outcome=outcome,
+            reason=reason,
+            policy=policy,
+            decision=decision,
+            now=context.clock(),
+        )
+
+    def _audit(self, decision: Permit | Denied, local: LocalPort) -> None:
+        for policy in decision.audited:
+            self._context.telemetry.add(telemetry.AUDITED, policy=policy, workload=local.workload.name)

@@ -11,12 +11,14 @@ from structlog.typing import FilteringBoundLogger
 
 from node_proxy.dataplane import telemetry
 from node_proxy.dataplane.backlog import Backlog
+from node_proxy.dataplane.decisions import DecisionLog
 from node_proxy.dataplane.reactor import Reactor
 from node_proxy.dataplane.relay import READ_SIZE
 from node_proxy.dataplane.tables import Tables
 from node_proxy.dataplane.telemetry import Telemetry
 from node_proxy.tunnel.connection import BUFFER_SIZE
 from node_proxy.tunnel.frames import FRAME_HEADER
+from node_proxy.tunnel.peer import Objection, Peer
 from node_proxy.tunnel.tls import TlsContexts
 from node_proxy.tunnel.windows import WindowBudget
 
@@ -48,11 +50,12 @@ class WorkerContext:
     enforced: Enforced
     reactor: Reactor = field(default_factory=Reactor)
     telemetry: Telemetry = field(default_factory=Telemetry)
+    decisions: DecisionLog = field(default_factory=DecisionLog)
     budget: WindowBudget = field(default_factory=WindowBudget)
     backlog: Backlog = field(default_factory=Backlog)
     tunnel_buffer: bytearray = field(default_factory=lambda: bytearray(BUFFER_SIZE))
     relay_buffer: bytearray = field(default_factory=lambda: bytearray(FRAME_HEADER + READ_SIZE))
-    _decisions: "itertools.count[int]" = field(default_factory=itertools.count)
+    _decision_numbers: "itertools.count[int]" = field(default_factory=itertools.count)
     _worker_id: str = field(default_factory=lambda: secrets.token_hex(4))
 
     async def contain(self, task: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> Exception | None:
@@ -72,6 +75,20 @@ class WorkerContext:
         self.telemetry.add(telemetry.CRASHES, part="task")
         self.log.exception("connection crashed")
 
+    def tunnel_cut(self, side: str, peer: Peer, objection: Objection, *, streams: int) -> None:
+        """Count and log that a tunnel is cut because its peer's certificate holds no longer."""
+        self.telemetry.add(telemetry.TUNNELS_CUT, side=side, reason=objection.reason)
+        self.log.warning(
+            "tunnel cut",
+            side=side,
+            reason=objection.reason,
+            detail=objection.detail,
+            peer=str(peer.identity),
+            node=peer.facts.node,
+            serial=f"{peer.facts.serials[0]:x}",
+            streams=streams,
+        )
+
     def new_decision_id(self) -> str:
-        """Give an id by which a refusal can be found in the logs of both ends."""
-        return f"{self._worker_id}-{next(self._decisions):x}"
+        """Give an id by which a decision can be found: in the logs of both ends, and by ``authz explain``."""
+        return f"{self._worker_id}-{next(self._decision_numbers):x}"

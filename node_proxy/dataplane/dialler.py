@@ -1,4 +1,6 @@
-"""Opens outbound tunnels for the pool."""
+"""Opens outbound tunnels for the pool, and cuts those whose peer may not stay."""
+
+from weakref import WeakKeyDictionary
 
 import trio
 
@@ -9,10 +11,11 @@ from node_proxy.errors import HandshakeError, NodeProxyError, PeerIdentityError,
 from node_proxy.tunnel.calm import Calm
 from node_proxy.tunnel.connection import TunnelConnection
 from node_proxy.tunnel.http2 import Role
+from node_proxy.tunnel.peer import Peer
 from node_proxy.tunnel.pool import TunnelKey
 from node_proxy.tunnel.protocol import TunnelProtocol
 from node_proxy.tunnel.sockets import connect
-from node_proxy.tunnel.tls import connect_tls, require_identity
+from node_proxy.tunnel.tls import connect_tls, refuse
 
 # TCP and TLS to a peer: three round trips.
 TUNNEL_TIMEOUT = 5.0
@@ -23,6 +26,17 @@ class TunnelDialler:
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
+        # Tunnels that are being established, pooled or retired: a retired one may carry streams for days. The
+        # pool lets go of each in its own time, so nothing here keeps them.
+        self._peers: WeakKeyDictionary[TunnelConnection, Peer] = WeakKeyDictionary()
+
+    def cut_untrusted(self) -> None:
+        """Close every tunnel whose peer the credentials now in force object to, with all its streams."""
+        contexts = self._context.enforced.contexts
+        for tunnel, peer in list(self._peers.items()):
+            if tunnel.closed is None and (objection := contexts.objection(peer)):
+                self._context.tunnel_cut("outbound", peer, objection, streams=tunnel.protocol.open_streams)
+                tunnel.close(TunnelClosed(objection.detail))
 
     async def open(self, key: TunnelKey) -> TunnelConnection:
         """Connect, shake hands, and check who answers.
@@ -58,9 +72,9 @@ class TunnelDialler:
         sock = await connect(key.address, key.port, timeout=TUNNEL_TIMEOUT, mark=context.mark)
         tls = await connect_tls(sock, client, server_name=key.server_name)
         try:
-            require_identity(tls, key.destination, trust_domain=context.trust_domain)
-        except PeerIdentityError:
-            tls.close()
+            peer = context.enforced.contexts.require(tls, key.destination)
+        except (HandshakeError, PeerIdentityError) as error:
+            await refuse(tls, error)
             raise
         tunnel = TunnelConnection(
             tls,
@@ -69,6 +83,7 @@ class TunnelDialler:
             buffer=context.tunnel_buffer,
             clock=context.clock,
         )
+        self._peers[tunnel] = peer
         try:
             tunnel.start()
             await tunnel.wait_established()

@@ -5,23 +5,29 @@ a workload at the other end. Never an open proxy: the authority must name this h
 """
 
 import socket
+from dataclasses import replace
 
 import trio
 
-from node_proxy.address import join_address
+from node_proxy.address import canonical, join_address
 from node_proxy.dataplane import telemetry
-from node_proxy.dataplane.admission import Admission, Admitted, Refusal
+from node_proxy.dataplane.admission import Admission, Call, Refusal
 from node_proxy.dataplane.context import WorkerContext
+from node_proxy.dataplane.decisions import ANY_PORT
 from node_proxy.dataplane.inbound_stream import InboundStream, parse_authority
-from node_proxy.errors import HandshakeError, PeerIdentityError
+from node_proxy.dataplane.open_streams import Admitted
+from node_proxy.dataplane.reason import BAD_AUTHORITY, MAX_SHOWN, NOT_THIS_HOST
+from node_proxy.errors import HandshakeError, PeerIdentityError, TunnelClosed
 from node_proxy.tunnel.calm import Calm
 from node_proxy.tunnel.connection import TunnelConnection
 from node_proxy.tunnel.events import RequestRejected, StreamRequested
 from node_proxy.tunnel.http2 import Role
+from node_proxy.tunnel.peer import Peer
 from node_proxy.tunnel.protocol import TunnelProtocol
-from node_proxy.tunnel.tls import accept_tls, peer_identity
+from node_proxy.tunnel.tls import accept_tls, refuse
 from node_proxy.tunnel.tls_stream import TlsStream
 from registry.model.identity import Identity
+from registry.rules import AuthRequest
 
 # A handshake takes two round trips; slower than this is an attack or a dead link.
 HANDSHAKE_TIMEOUT = 10.0
@@ -39,7 +45,7 @@ class Inbound:
         self.admission = admission
         self.nursery = nursery
         self._handshakes = 0
-        self._tunnels: set[TunnelConnection] = set()
+        self._tunnels: dict[TunnelConnection, Peer] = {}
 
     @property
     def tunnels(self) -> int:
@@ -65,31 +71,42 @@ class Inbound:
         for tunnel in list(self._tunnels):
             tunnel.drain()
 
+    def cut_untrusted(self) -> None:
+        """Close every tunnel whose peer the credentials now in force object to, with all its streams."""
+        contexts = self.context.enforced.contexts
+        for tunnel, peer in list(self._tunnels.items()):
+            if (objection := contexts.objection(peer)) and tunnel.closed is None:
+                self.context.tunnel_cut("inbound", peer, objection, streams=tunnel.protocol.open_streams)
+                tunnel.close(TunnelClosed(objection.detail))
+
     async def _serve(self, sock: socket.socket) -> None:
-        peer = _peer_name(sock)
+        address = _peer_address(sock)
+        peer = join_address(*address) if address else "gone"
         try:
             with trio.fail_after(HANDSHAKE_TIMEOUT):
-                tls, source = await self._handshake(sock)
+                tls, proven = await self._handshake(sock)
         except trio.TooSlowError:
             self._refused(peer, "timeout", f"no handshake within {HANDSHAKE_TIMEOUT:.0f} s")
         except (PeerIdentityError, HandshakeError) as error:
             self._refused(peer, error.reason, str(error))
         else:
-            await self._keep(tls, source)
+            await self._keep(tls, proven, address[0] if address else None)
 
-    async def _handshake(self, sock: socket.socket) -> tuple[TlsStream, Identity]:
+    async def _handshake(self, sock: socket.socket) -> tuple[TlsStream, Peer]:
         try:
             tls = await accept_tls(sock, self.context.enforced.contexts.server())
         finally:
             self._handshakes -= 1
         try:
-            return tls, peer_identity(tls, trust_domain=self.context.trust_domain)
-        except PeerIdentityError:
-            tls.close()
+            return tls, self.context.enforced.contexts.peer(tls)
+        except (HandshakeError, PeerIdentityError) as error:
+            await refuse(tls, error)
             raise
 
-    async def _keep(self, tls: TlsStream, source: Identity) -> None:
-        peer = InboundPeer(self, source, self.context.enforced.contexts.identity_of(tls.asked_name))
+    async def _keep(self, tls: TlsStream, proven: Peer, source_ip: str | None) -> None:
+        source = proven.identity
+        serving = self.context.enforced.contexts.identity_of(tls.asked_name)
+        peer = InboundPeer(self, source, serving, Call(source_ip=source_ip, sni=tls.asked_name))
         tunnel = TunnelConnection(
             tls,
             TunnelProtocol(Role.SERVER, budget=self.context.budget, calm=Calm(self.context.clock())),
@@ -99,7 +116,7 @@ class Inbound:
             on_request=peer.on_request,
             on_rejected=peer.on_rejected,
         )
-        self._tunnels.add(tunnel)
+        self._tunnels[tunnel] = proven
         numbers = self.context.telemetry
         numbers.add(telemetry.TUNNELS_OPENED, side="inbound")
         numbers.add(telemetry.TUNNELS_OPEN, side="inbound")
@@ -107,7 +124,7 @@ class Inbound:
             tunnel.start()
             await tunnel.keep_alive(max_age=MAX_AGE)
         finally:
-            self._tunnels.discard(tunnel)
+            del self._tunnels[tunnel]
             numbers.add(telemetry.TUNNELS_OPEN, -1, side="inbound")
             self.context.log.info(
                 "tunnel closed", side="inbound", source=str(source), outcome=str(tunnel.closed)
@@ -121,14 +138,15 @@ class Inbound:
 class InboundPeer:
     """Answers the CONNECTs of one tunnel, whose `source` is proven."""
 
-    def __init__(self, inbound: Inbound, source: Identity, serving: str | None) -> None:
+    def __init__(self, inbound: Inbound, source: Identity, serving: str | None, call: Call) -> None:
         self._inbound = inbound
         self._source = source
         self._serving = serving
+        self._call = call
 
     def on_rejected(self, _tunnel: TunnelConnection, rejected: RequestRejected) -> None:
         """Log what was no CONNECT."""
-        self._log_refused(rejected.status, rejected.reason, authority="")
+        self._refuse(rejected.status, rejected.reason, authority="")
 
     def on_request(self, tunnel: TunnelConnection, request: StreamRequested) -> None:
         """Judge a CONNECT and dial, or refuse."""
@@ -143,30 +161,27 @@ class InboundPeer:
     def _judge(self, authority: str) -> Admitted | Refusal:
         target = parse_authority(authority)
         if target is None:
-            return self._log_refused(400, "bad_authority", authority=authority)
+            return self._refuse(400, BAD_AUTHORITY, authority=authority)
         address, port = target
         if address not in self._inbound.context.enforced.tables.addresses:
-            return self._log_refused(404, "not_this_host", authority=authority)
-        return self._inbound.admission.admit(source=self._source, port=port, serving=self._serving)
-
-    def _log_refused(self, status: int, reason: str, *, authority: str) -> Refusal:
-        context = self._inbound.context
-        context.telemetry.add(telemetry.STREAMS_REFUSED, reason=reason, workload="")
-        context.log.warning(
-            "stream refused",
-            side="destination",
-            status=status,
-            reason=reason,
-            # Comes from the peer: enough of it to recognise, not enough to fill a disk.
-            authority=authority[:256],
-            source=str(self._source),
+            return self._refuse(404, NOT_THIS_HOST, authority=authority)
+        return self._inbound.admission.admit(
+            source=self._source,
+            port=port,
+            serving=self._serving,
+            call=replace(self._call, destination_ip=address),
         )
-        return Refusal(status, reason)
+
+    def _refuse(self, status: int, code: str, *, authority: str) -> Refusal:
+        refusal = Refusal(status, code, decision=self._inbound.context.new_decision_id())
+        request = AuthRequest(None, ANY_PORT, source_ip=self._call.source_ip, sni=self._call.sni)
+        return self._inbound.admission.refuse(self._source, request, refusal, authority=authority[:MAX_SHOWN])
 
 
-def _peer_name(sock: socket.socket) -> str:
+def _peer_address(sock: socket.socket) -> tuple[str, int] | None:
+    """Give where a connection comes from; None when it has ended already."""
     try:
         host, port = sock.getpeername()[:2]
     except OSError:
-        return "gone"
-    return join_address(host, port)
+        return None
+    return canonical(host), port

@@ -8,8 +8,10 @@ from typing import Protocol
 import trio
 
 from node_proxy.dataplane import telemetry
-from node_proxy.dataplane.admission import Admission, Admitted
+from node_proxy.dataplane.admission import Admission
 from node_proxy.dataplane.context import WorkerContext
+from node_proxy.dataplane.open_streams import Admitted
+from node_proxy.dataplane.reason import DIAL_FAILED, Reason, render_reason
 from node_proxy.dataplane.relay import StreamRelay
 from node_proxy.dataplane.socket_side import SocketSide
 from node_proxy.errors import DialError
@@ -46,7 +48,7 @@ class InboundStream:
         self._relay: StreamRelay | None = None
         self._started = host.context.clock()
         # From here on, so that a policy that changes during the dial is obeyed as well.
-        self._open = host.admission.opened(admitted, self.cut)
+        self._open = host.admission.streams.opened(admitted, self.cut)
 
     def dial(self) -> None:
         """Connect to the workload; on loopback the connection mostly stands at once."""
@@ -84,12 +86,13 @@ class InboundStream:
     def _refuse(self, error: DialError) -> None:
         admitted, context = self._admitted, self._host.context
         workload = admitted.local.workload.name
-        context.telemetry.add(telemetry.STREAMS_REFUSED, reason="dial_failed", workload=workload)
+        context.telemetry.add(telemetry.STREAMS_REFUSED, reason=DIAL_FAILED, workload=workload)
         context.log.warning(
             "stream refused",
             side="destination",
             status=503,
-            reason="dial_failed",
+            reason=DIAL_FAILED,
+            id=admitted.decision,
             detail=str(error),
             source=str(admitted.source),
             destination=workload,
@@ -97,8 +100,9 @@ class InboundStream:
         )
         if not self._gone:
             self._let_go()
-            self._host.admission.closed(self._open)
-            self._tunnel.refuse_stream(self._stream_id, 503, "dial_failed")
+            self._host.admission.streams.closed(self._open)
+            reason = Reason(DIAL_FAILED, decision=admitted.decision)
+            self._tunnel.refuse_stream(self._stream_id, 503, render_reason(reason))
 
     def _connected(self, sock: socket.socket) -> None:
         if self._gone:
@@ -126,7 +130,9 @@ class InboundStream:
 
     def _closed(self, relay: StreamRelay, outcome: str) -> None:
         context, admitted = self._host.context, self._admitted
-        self._host.admission.closed(self._open)
+        # Else relay and stream would hold each other, and only the garbage collector could free them.
+        self._gone, self._relay = True, None
+        self._host.admission.streams.closed(self._open)
         self._numbers.end(relay.traffic, outcome)
         context.log.info(
             "connection closed",
@@ -136,6 +142,7 @@ class InboundStream:
             identity=admitted.local.workload.identity,
             port=admitted.port,
             policy=admitted.permit.policy,
+            id=admitted.decision,
             bytes_sent=relay.traffic.sent,
             bytes_received=relay.traffic.received,
             seconds=round(context.clock() - self._started, 6),
@@ -161,7 +168,7 @@ class InboundStream:
         """Forget the stream: its caller is gone."""
         self._gone = True
         self._let_go()
-        self._host.admission.closed(self._open)
+        self._host.admission.streams.closed(self._open)
 
     def on_accepted(self) -> None:
         """Never said to a server."""

@@ -57,6 +57,9 @@ class LocalRelay:
         self._caller.side.close(abort=abort)
         self._workload.side.close(abort=abort)
         self._on_closed(self, outcome)
+        # The halves hold each other and the relay: only the garbage collector could free them.
+        self._caller.part()
+        self._workload.part()
 
     def close_if_done(self) -> None:
         """Close once each side has ended and has been given everything."""
@@ -78,16 +81,21 @@ class _Half:
 
     def on_ready(self, events: int) -> None:
         """Handle readiness of this socket."""
+        relay = self.relay
         if events & BROKEN and not self._reading:
-            self.relay.close("a connection broke", abort=True)
+            relay.close("a connection broke", abort=True)
             return
         try:
             if events & select.EPOLLOUT:
                 self._flush()
-            if events & ~select.EPOLLOUT and self._reading and not self.relay.closed:
+            if events & ~select.EPOLLOUT and not relay.closed and self._reading:
                 self._read()
         except OSError as error:
-            self.relay.close(f"a connection broke: {error}", abort=True)
+            relay.close(f"a connection broke: {error}", abort=True)
+
+    def part(self) -> None:
+        """Let go of the relay and of the other half; nothing is called after this."""
+        del self.relay, self.other
 
     def on_crash(self, error: Exception) -> None:
         """Give up after a bug."""

@@ -12,9 +12,15 @@ from node_proxy.dataplane import telemetry
 from node_proxy.dataplane.admission import Admission
 from node_proxy.dataplane.answers import AnswerDeadlines
 from node_proxy.dataplane.balancer import Balancer
+from node_proxy.dataplane.callers import UnknownCaller
 from node_proxy.dataplane.context import WorkerContext
 from node_proxy.dataplane.dialler import TunnelDialler
-from node_proxy.dataplane.outbound_connection import Caller, OutboundConnection, OutboundShared
+from node_proxy.dataplane.outbound_connection import (
+    Caller,
+    OutboundConnection,
+    OutboundShared,
+    caller_fields,
+)
 from node_proxy.dataplane.socket_side import abort_socket
 from node_proxy.dataplane.tables import Route
 from node_proxy.tunnel.pool import MAX_AGE, TunnelPool
@@ -28,13 +34,14 @@ class Outbound:
 
     def __init__(self, context: WorkerContext, nursery: trio.Nursery, admission: Admission) -> None:
         self._context = context
+        self._dialler = TunnelDialler(context)
         self.shared = OutboundShared(
             context=context,
             nursery=nursery,
             admission=admission,
             pool=TunnelPool(
                 nursery,
-                TunnelDialler(context).open,
+                self._dialler.open,
                 max_age=lambda: MAX_AGE * context.rng.uniform(*AGE_JITTER),
             ),
             balancer=Balancer(context),
@@ -46,9 +53,11 @@ class Outbound:
         """Connections that have not ended."""
         return self.shared.open_connections
 
-    def connected(self, sock: socket.socket, route: Route | None, caller: Caller | None, target: str) -> None:
-        """Take a tuned connection of a workload to `route`; refuse it when there is no route or no caller."""
-        if route is None or caller is None:
+    def connected(
+        self, sock: socket.socket, route: Route | None, caller: Caller | UnknownCaller, target: str
+    ) -> None:
+        """Take a tuned connection to `route`; refuse it without a route, or of a caller not to be served."""
+        if route is None or isinstance(caller, UnknownCaller):
             reason = "unknown_destination" if route is None else "unknown_caller"
             self._context.telemetry.add(telemetry.STREAMS_REFUSED, reason=reason, workload="")
             self._context.log.warning(
@@ -56,7 +65,8 @@ class Outbound:
                 side="source",
                 reason=reason,
                 destination=target,
-                source=caller and caller.text,
+                source=caller.text if isinstance(caller, Caller) else None,
+                **caller_fields(caller.process),
             )
             abort_socket(sock)
             return
@@ -65,6 +75,10 @@ class Outbound:
     def retire_tunnels(self) -> None:
         """Use new credentials from now on; streams in present tunnels go on."""
         self.shared.pool.retire_all()
+
+    def cut_untrusted(self) -> None:
+        """Cut the tunnels whose peer may not stay."""
+        self._dialler.cut_untrusted()
 
     async def watch_answers(self) -> None:
         """Time out attempts whose peer does not answer; runs until cancelled."""

@@ -12,15 +12,18 @@ from typing import TypeVarTuple
 import trio
 
 from node_proxy.dataplane import telemetry
-from node_proxy.dataplane.admission import Admission, Admitted, OpenStream, Refusal
+from node_proxy.dataplane.admission import Admission, Call, Refusal
 from node_proxy.dataplane.answers import AnswerDeadlines
 from node_proxy.dataplane.balancer import Balancer
 from node_proxy.dataplane.context import WorkerContext
 from node_proxy.dataplane.local_relay import LocalRelay
+from node_proxy.dataplane.open_streams import Admitted, OpenStream
+from node_proxy.dataplane.reason import DENIED, MAX_SHOWN, OTHER, Reason, parse_reason
 from node_proxy.dataplane.relay import StreamRelay
 from node_proxy.dataplane.socket_side import SocketSide, abort_socket
 from node_proxy.dataplane.tables import Route, Tables
 from node_proxy.errors import DialError, LocalProtocolError, NodeProxyError, NoEndpoint
+from node_proxy.owners import Process
 from node_proxy.snapshot import Endpoint
 from node_proxy.tunnel.connection import TunnelConnection
 from node_proxy.tunnel.handlers import TUNNEL_CLOSED
@@ -35,21 +38,35 @@ MAX_ATTEMPTS = 3
 RETRIED_STATUS = frozenset({404, 429, 502, 503, 504})
 # A workload of this very host: on loopback it answers at once.
 LOCAL_DIAL_TIMEOUT = 2.0
+# Why a connection ended here, before any peer was asked or by our own fault.
+NOWHERE = Reason("no_endpoint")
+BROKEN = Reason("internal_error")
 
 Ts = TypeVarTuple("Ts")
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who a connection speaks for: the identity, and its text as the pool and the logs use it."""
+    """Who a connection speaks for: the identity, and its text as the pool and the logs use it.
+
+    `process` is who made the caller's socket, where that was asked.
+    """
 
     identity: Identity
     text: str
+    process: Process | None = None
 
     @classmethod
     def of(cls, text: str) -> "Caller":
         """Read a SPIFFE ID that the agent gave."""
         return cls(parse_identity(text), text)
+
+
+def caller_fields(process: Process | None) -> dict[str, int | str | None]:
+    """Give what log lines say of a caller's process; nothing where nobody asked."""
+    if process is None:
+        return {}
+    return {"caller_uid": process.uid, "caller_unit": process.unit or process.cgroup}
 
 
 @dataclass(slots=True)
@@ -105,7 +122,7 @@ class OutboundConnection:
         self._shared.answers.end(self)
         if self._endpoint is not None:
             self._drop_endpoint()
-            self._give_up(LocalProtocolError(f"internal error: {error!r}"), reason="internal_error")
+            self._give_up(LocalProtocolError(f"internal error: {error!r}"), reason=BROKEN)
 
     # Attempts.
 
@@ -166,17 +183,29 @@ class OutboundConnection:
         self._shared.context.telemetry.add(telemetry.CONNECT_RETRIES, service=self._route.service)
         self._try_next()
 
-    def _give_up(self, error: NodeProxyError, *, reason: str = "no_endpoint", detail: str = "") -> None:
-        self._shared.context.telemetry.add(
-            telemetry.STREAMS_REFUSED, reason=reason, workload=self._route.service
-        )
-        self._shared.context.log.warning(
+    def _give_up(self, error: NodeProxyError, *, reason: Reason = NOWHERE, detail: str = "") -> None:
+        """End the connection; `reason` is the destination's if its proxy was asked and refused."""
+        context, route = self._shared.context, self._route
+        context.telemetry.add(telemetry.STREAMS_REFUSED, reason=reason.code, workload=route.service)
+        if reason.code == DENIED:
+            # The policy's name is the peer's word: good for the log, and no label of ours.
+            context.telemetry.denied(
+                side="source",
+                reason=DENIED,
+                policy="",
+                source=self._caller.text,
+                destination=route.service,
+            )
+        context.log.warning(
             "stream refused",
             side="source",
-            reason=reason,
+            reason=reason.code,
+            policy=reason.policy,
+            id=reason.decision,
             detail=detail or str(error),
             source=self._caller.text,
-            destination=f"{self._route.service}:{self._route.port}",
+            destination=f"{route.service}:{route.port}",
+            **caller_fields(self._caller.process),
         )
         abort_socket(self._sock)
         self._count_closed(telemetry.Traffic(), "refused")
@@ -209,12 +238,12 @@ class OutboundConnection:
             return
         self._shared.answers.end(self)
         self._drop_endpoint()
-        # The peer's words go to the log; a metric's label must not be for peers to choose.
-        self._give_up(
-            NoEndpoint(self._route.service, (reason,)),
-            reason="denied" if status == 403 else "refused",
-            detail=f"{status} {reason}",
-        )
+        told = parse_reason(reason)
+        if status == 403 and told.code == OTHER:
+            # Another make's proxy.
+            told = Reason(DENIED)
+        shown = reason[:MAX_SHOWN]
+        self._give_up(NoEndpoint(self._route.service, (shown,)), reason=told, detail=f"{status} {shown}")
 
     def on_reset(self, code: int) -> None:
         """Try again: nothing of the workload was sent yet.
@@ -238,7 +267,15 @@ class OutboundConnection:
 
     def _call_locally(self, endpoint: Endpoint) -> None:
         verdict = self._shared.admission.admit(
-            source=self._caller.identity, port=endpoint.port, serving=endpoint.identity
+            source=self._caller.identity,
+            port=endpoint.port,
+            serving=endpoint.identity,
+            call=Call(
+                # As if it came through a tunnel: where a policy's caller runs must not change what it says.
+                source_ip=endpoint.address,
+                destination_ip=endpoint.address,
+                sni=endpoint.server_name,
+            ),
         )
         if isinstance(verdict, Admitted):
             self._start(self._dial_locally, endpoint, verdict, self._shared.context.enforced.tables)
@@ -250,7 +287,7 @@ class OutboundConnection:
     def _refused_locally(self, verdict: Refusal) -> None:
         self._drop_endpoint()
         error = NoEndpoint(self._route.service, (verdict.header,))
-        self._give_up(error, reason=verdict.code, detail=f"{verdict.status} {verdict.header}")
+        self._give_up(error, reason=verdict.reason, detail=f"{verdict.status} {verdict.header}")
 
     async def _dial_locally(self, endpoint: Endpoint, admitted: Admitted, tables: Tables) -> None:
         context = self._shared.context
@@ -273,11 +310,11 @@ class OutboundConnection:
             buffer=context.relay_buffer,
             on_closed=lambda relay, outcome: self._local_closed(relay, outcome, stream),
         )
-        stream = self._shared.admission.opened(admitted, relay.cut)
+        stream = self._shared.admission.streams.opened(admitted, relay.cut)
         relay.start()
 
     def _local_closed(self, relay: LocalRelay, outcome: str, stream: OpenStream) -> None:
-        self._shared.admission.closed(stream)
+        self._shared.admission.streams.closed(stream)
         self._closed(relay.traffic, outcome)
 
     # The end.
@@ -303,6 +340,7 @@ class OutboundConnection:
             bytes_received=traffic.received,
             seconds=round(context.clock() - self._started, 6),
             outcome=outcome,
+            **caller_fields(self._caller.process),
         )
 
     def _count_closed(self, traffic: telemetry.Traffic, outcome: str) -> None:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from node_proxy.owners import OwnerTable
 from node_proxy.snapshot import Endpoint, LocalWorkload, Snapshot
 from registry.model.resource import ROOT_NAMESPACE
-from registry.rules import WorkloadPolicies, compile_policies
+from registry.rules import MeshPolicies, WorkloadPolicies
 
 # Snapshot.closed_namespaces holds this when a mesh-wide policy never parsed.
 EVERY_NAMESPACE = "*"
@@ -29,10 +30,12 @@ class LocalPort:
 
 
 class Tables:
-    """Look-ups over one Snapshot."""
+    """Look-ups over one Snapshot; of the `former` tables what is the same is taken over."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, former: "Tables | None" = None) -> None:
         self.revision = snapshot.revision
+        self.owners = OwnerTable(snapshot.local)
+        self.enforcement_grace = snapshot.enforcement_grace
         self.addresses = frozenset(str(ip_address(address)) for address in snapshot.addresses)
         self._by_name: dict[tuple[str, int], Route] = {}
         self._by_vip: dict[tuple[str, int], Route] = {}
@@ -42,9 +45,18 @@ class Tables:
                 self._by_name[service.name, view.port] = route
                 for vip in service.vips:
                     self._by_vip[str(ip_address(vip)), view.port] = route
+        self.policies: MeshPolicies = MeshPolicies(
+            snapshot.policies,
+            trust_domain=snapshot.trust_domain,
+            peers=snapshot.peer_authentications,
+            mode=snapshot.mtls_mode,
+            default=snapshot.default_authorization,
+            root_namespace=ROOT_NAMESPACE,
+            former=former.policies if former else None,
+        )
         self._local = {
             port: LocalPort(workload, policies)
-            for workload, policies in ((w, _policies_of(snapshot, w)) for w in snapshot.local)
+            for workload, policies in ((w, self._policies_of(snapshot, w)) for w in snapshot.local)
             for port in workload.ports
         }
 
@@ -60,14 +72,11 @@ class Tables:
         """Find the registered workload of this host that listens on `port`."""
         return self._local.get(port)
 
-
-def _policies_of(snapshot: Snapshot, workload: LocalWorkload) -> WorkloadPolicies:
-    closed = snapshot.closed_namespaces
-    return compile_policies(
-        snapshot.policies,
-        namespace=workload.namespace,
-        labels=workload.labels,
-        default=snapshot.default_authorization,
-        closed_by=closed.get(EVERY_NAMESPACE) or closed.get(workload.namespace),
-        root_namespace=ROOT_NAMESPACE,
-    )
+    def _policies_of(self, snapshot: Snapshot, workload: LocalWorkload) -> WorkloadPolicies:
+        closed = snapshot.closed_namespaces
+        return self.policies.of(
+            namespace=workload.namespace,
+            labels=workload.labels,
+            services=workload.services,
+            closed_by=closed.get(EVERY_NAMESPACE) or closed.get(workload.namespace),
+        )

@@ -17,16 +17,27 @@ CONNECTIONS_OPEN = "nodemesh_connections_open"
 BYTES_SENT = "nodemesh_sent_bytes_total"
 BYTES_RECEIVED = "nodemesh_received_bytes_total"
 STREAMS_REFUSED = "nodemesh_streams_refused_total"
+DENIALS = "nodemesh_denials_total"
 STREAMS_CUT = "nodemesh_streams_cut_total"
 AUDITED = "nodemesh_policy_audited_total"
 CONNECT_RETRIES = "nodemesh_connect_retries_total"
 ENDPOINT_EJECTIONS = "nodemesh_endpoint_ejections_total"
 TUNNELS_OPEN = "nodemesh_tunnels_open"
 TUNNELS_REFUSED = "nodemesh_tunnels_refused_total"
+TUNNELS_CUT = "nodemesh_tunnels_cut_total"
 TUNNELS_OPENED = "nodemesh_tunnels_opened_total"
 CRASHES = "nodemesh_crashes_total"
 BACKLOG = "nodemesh_backlog_bytes"
 LIMIT_REACHED = "nodemesh_limit_reached_total"
+OWNER_LOOKUPS = "nodemesh_owner_lookups_total"
+CALLERS = "nodemesh_callers_total"
+
+# Sets of labels that the denials of one worker are counted under. Each is a line of some 250 bytes in every
+# scrape and a series in Prometheus, and who is denied is for the callers to choose, within the identities
+# that the mesh has given out: the rest is counted together, and the decision log tells them apart.
+MAX_DENIAL_LABELS = 200
+# Stands for policy, source and destination of the denials beyond.
+OTHER = "other"
 
 
 @dataclass(slots=True)
@@ -82,10 +93,18 @@ class Telemetry:
     def __init__(self) -> None:
         self._values: dict[tuple[str, Labels], float] = defaultdict(float)
         self._connections: dict[tuple[str, str], ConnectionNumbers] = {}
+        self._denials: dict[Labels, float] = {}
 
     def add(self, name: str, amount: float = 1, /, **labels: str) -> None:
         """Add to a counter, or to a gauge when `amount` may be negative."""
         self._values[name, tuple(sorted(labels.items()))] += amount
+
+    def denied(self, *, side: str, reason: str, policy: str, source: str, destination: str) -> None:
+        """Count a denial; `side` and `reason` must come from closed sets."""
+        labels = _denial(side, reason, policy, source, destination)
+        if labels not in self._denials and len(self._denials) >= MAX_DENIAL_LABELS:
+            labels = _denial(side, reason, OTHER, OTHER, OTHER)
+        self._denials[labels] = self._denials.get(labels, 0) + 1
 
     def set(self, name: str, value: float, /, **labels: str) -> None:
         """Set a gauge, or a counter that is kept elsewhere."""
@@ -108,9 +127,23 @@ class Telemetry:
                     for (name, labels), value in self._values.items()
                 ),
                 *(
+                    Sample(name=DENIALS, labels=labels, value=value)
+                    for labels, value in self._denials.items()
+                ),
+                *(
                     sample
                     for (side, workload), numbers in self._connections.items()
                     for sample in numbers.samples(side, workload)
                 ),
             )
         )
+
+
+def _denial(side: str, reason: str, policy: str, source: str, destination: str) -> Labels:
+    return (
+        ("destination", destination),
+        ("policy", policy),
+        ("reason", reason),
+        ("side", side),
+        ("source", source),
+    )

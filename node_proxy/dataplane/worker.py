@@ -13,6 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from functools import partial
 
 import structlog
@@ -21,6 +22,7 @@ import trio
 from node_proxy.control import (
     ControlChannel,
     CredentialsUpdate,
+    Decisions,
     Drain,
     FromWorker,
     Ready,
@@ -31,10 +33,12 @@ from node_proxy.control import (
 from node_proxy.dataplane import telemetry
 from node_proxy.dataplane.accept import Take, original_destination, serve_listener
 from node_proxy.dataplane.admission import Admission
+from node_proxy.dataplane.callers import Callers, UnknownCaller
+from node_proxy.dataplane.cgroups import Cgroups
 from node_proxy.dataplane.context import Enforced, WorkerContext
 from node_proxy.dataplane.inbound import Inbound
 from node_proxy.dataplane.outbound import Outbound
-from node_proxy.dataplane.outbound_connection import Caller
+from node_proxy.dataplane.owner_lookup import OwnerLookup
 from node_proxy.dataplane.tables import Tables
 from node_proxy.errors import LocalProtocolError
 from node_proxy.logs import configure_logging
@@ -75,10 +79,18 @@ class Worker:
             self._inbound = Inbound(context, nursery, self._admission)
             self._outbound = Outbound(context, nursery, self._admission)
             self._shares = self._find_shares()
+            cgroups = Cgroups(context.clock, lambda: context.enforced.tables.owners.rules)
+            self._callers = Callers(
+                context,
+                OwnerLookup(context, cgroups),
+                default=self._config.default_workload,
+                refuse_unknown=self._config.refuse_unknown_callers,
+            )
             nursery.start_soon(context.reactor.run)
             nursery.start_soon(self._outbound.watch_answers)
             nursery.start_soon(self._serve_control)
             nursery.start_soon(self._report)
+            nursery.start_soon(self._admission.streams.cut_after_grace)
             nursery.start_soon(self._drain_on_signal)
             nursery.start_soon(self._accept)
             await self._ready()
@@ -138,23 +150,24 @@ class Worker:
     def _takers(self) -> Iterator[tuple[int, Take, Kind]]:
         """Say who takes the connections of each listening descriptor."""
         config = self._config
-        default = Caller.of(config.default_workload) if config.default_workload else None
         for fd in config.tunnel_fds:
             yield fd, self._inbound.accepted, Kind.TUNNELS
         for fd in config.captured_fds:
-            yield fd, partial(self._captured, default), Kind.CALLERS
+            yield fd, self._captured, Kind.CALLERS
         for listener in config.listeners:
-            caller = Caller.of(listener.workload) if listener.workload else default
-            take = partial(self._explicit, listener.service, listener.port, caller)
+            take = partial(self._explicit, listener.service, listener.port, listener.workload)
             yield listener.fd, take, Kind.CALLERS
 
-    def _captured(self, caller: Caller | None, sock: socket.socket) -> None:
+    def _captured(self, sock: socket.socket) -> None:
         target = original_destination(sock)
         route = self._context.enforced.tables.by_vip(*target) if target else None
+        # Without a destination it does not matter who called.
+        caller = self._callers.captured(sock) if route else UnknownCaller()
         self._outbound.connected(sock, route, caller, f"{target[0]} port {target[1]}" if target else "")
 
-    def _explicit(self, service: str, port: int, caller: Caller | None, sock: socket.socket) -> None:
+    def _explicit(self, service: str, port: int, speaks_for: str | None, sock: socket.socket) -> None:
         route = self._context.enforced.tables.by_name(service, port)
+        caller = self._callers.explicit(sock, speaks_for) if route else UnknownCaller()
         self._outbound.connected(sock, route, caller, f"{service}:{port}")
 
     # What the agent says.
@@ -163,7 +176,7 @@ class Worker:
         while (batch := await self._channel.receive_batch()) is not None:
             for message in batch:
                 self._obey(message)
-            if any(isinstance(message, SnapshotUpdate) for message in batch):
+            if any(isinstance(message, SnapshotUpdate | CredentialsUpdate) for message in batch):
                 await self._ready()
         self._context.log.warning("the agent is gone", drain_seconds=ORPHAN_DEADLINE)
         self._drain(ORPHAN_DEADLINE)
@@ -171,25 +184,34 @@ class Worker:
     def _obey(self, message: ToWorker) -> None:
         match message:
             case SnapshotUpdate(snapshot=snapshot):
-                self._context.enforced.tables = Tables(snapshot)
-                self._admission.judge_again()
+                self._context.enforced.tables = Tables(snapshot, self._context.enforced.tables)
+                self._admission.streams.judge_again()
             case CredentialsUpdate():
-                self._context.enforced.contexts = self._contexts(message)
-                self._outbound.retire_tunnels()
+                self._take_credentials(message)
             case Drain(deadline=deadline):
                 self._drain(deadline)
             case WorkerConfig():
                 raise LocalProtocolError("a second WorkerConfig")
 
     def _contexts(self, update: CredentialsUpdate) -> TlsContexts:
-        return TlsContexts(update, trust_domain=self._config.trust_domain)
+        return TlsContexts(update, trust_domain=self._config.trust_domain, now=_utc_now)
+
+    def _take_credentials(self, update: CredentialsUpdate) -> None:
+        before = self._context.enforced.contexts
+        self._context.enforced.contexts = before.after(update)
+        # A revocation alone must not make every tunnel of the mesh shake hands anew at the same moment.
+        if before.differ(update):
+            self._outbound.retire_tunnels()
+        self._inbound.cut_untrusted()
+        self._outbound.cut_untrusted()
 
     # What the worker says.
 
     async def _ready(self) -> None:
-        revision = self._context.enforced.tables.revision
-        self._context.log.info("worker ready", revision=revision)
-        await self._say(Ready(revision=revision))
+        enforced = self._context.enforced
+        ready = Ready(revision=enforced.tables.revision, generation=enforced.contexts.generation)
+        self._context.log.info("worker ready", revision=ready.revision, credentials=ready.generation)
+        await self._say(ready)
 
     async def _report(self) -> None:
         numbers = self._context.telemetry
@@ -202,6 +224,13 @@ class Worker:
                 for share in self._shares.values():
                     share.publish()
             await self._say(numbers.report())
+            await self._tell_decisions()
+
+    async def _tell_decisions(self) -> None:
+        decisions = self._context.decisions
+        if decided := decisions.take(self._context.clock()):
+            self._context.telemetry.set(telemetry.LIMIT_REACHED, decisions.lost, limit="decisions")
+            await self._say(Decisions(decided=decided))
 
     async def _say(self, message: FromWorker) -> None:
         try:
@@ -229,11 +258,16 @@ class Worker:
             # The counts change inside the reactor's calls, a thousand times a second under load.
             while self._inbound.open_streams or self._outbound.open_connections:  # noqa: ASYNC110
                 await trio.sleep(DRAIN_CHECK_INTERVAL)
+        await self._tell_decisions()
         self._context.log.info(
             "worker stopped",
             cut_inbound=self._inbound.open_streams,
             cut_outbound=self._outbound.open_connections,
         )
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 async def serve_worker(control_fd: int) -> None:

@@ -84,6 +84,7 @@ class TunnelConnection:
     ) -> None:
         self.protocol = protocol
         self.closed: NodeProxyError | None = None
+        self._told_why = ""
         self._established = trio.Event()
         self.ended = trio.Event()
         self.last_used = clock()
@@ -212,6 +213,8 @@ class TunnelConnection:
         async with trio.open_nursery() as nursery:
             for event in (self._established, self.ended):
                 nursery.start_soon(_cancel_when, event, nursery.cancel_scope)
+        if self._told_why and (self.closed is not None or not self.has_capacity):
+            raise HandshakeError(f"the peer refuses the tunnel: {self._told_why}", reason="refused")
         if isinstance(self.closed, RemoteProtocolError):
             raise HandshakeError(str(self.closed), reason="protocol")
         if self.closed is not None:
@@ -307,7 +310,8 @@ class TunnelConnection:
                 self._fail(error)
                 return
             if count == 0:
-                self.close(TunnelClosed("the peer closed the connection"))
+                told = f" and says: {self._told_why}" if self._told_why else ""
+                self.close(TunnelClosed(f"the peer closed the connection{told}"))
                 return
             self._decrypt()
             if self.closed or count < CIPHER_SIZE:
@@ -393,7 +397,8 @@ class TunnelConnection:
                     handler.on_reset(code)
             case Established():
                 self._established.set()
-            case PeerDraining(last_stream_id):
+            case PeerDraining(last_stream_id, why=why):
+                self._told_why = why
                 self._leave()
                 self._give_up_unseen(last_stream_id)
             case PingAcknowledged():

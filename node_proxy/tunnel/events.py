@@ -77,10 +77,14 @@ class WindowOpened:
 
 @dataclass(frozen=True, slots=True)
 class PeerDraining:
-    """GOAWAY: the peer takes no new streams; those above `last_stream_id` were not looked at."""
+    """GOAWAY: the peer takes no new streams; those above `last_stream_id` were not looked at.
+
+    `why` is what the peer says of it, if anything: text of a stranger, to be shown and never acted on.
+    """
 
     last_stream_id: int
     code: int
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,9 +140,9 @@ _GOAWAY = struct.Struct(">IBIII")
 _TWO_WORDS = struct.Struct(">II")
 
 
-def goaway(last_stream_id: int, code: int) -> bytes:
-    """Give a GOAWAY frame (RFC 9113 section 6.8)."""
-    return _GOAWAY.pack(8 << 8 | GOAWAY, 0, 0, last_stream_id, code)
+def goaway(last_stream_id: int, code: int, why: bytes = b"") -> bytes:
+    """Give a GOAWAY frame (RFC 9113 section 6.8); `why` is its debug data, for people."""
+    return _GOAWAY.pack(8 + len(why) << 8 | GOAWAY, 0, 0, last_stream_id, code) + why
 
 
 def read_goaway(buffer: bytearray | memoryview, position: int) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import h2.connection
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes, Settings
 
+from node_proxy.tunnel.frames import goaway
 from node_proxy.tunnel.windows import INITIAL_WINDOW
 
 # Larger frames mean fewer of them; at most one is buffered in part, in the driver's 256 KiB buffer.
@@ -25,6 +26,10 @@ COMPRESSION_ERROR = int(ErrorCodes.COMPRESSION_ERROR)
 CANCEL = int(ErrorCodes.CANCEL)
 CONNECT_ERROR = int(ErrorCodes.CONNECT_ERROR)
 REFUSED_STREAM = int(ErrorCodes.REFUSED_STREAM)
+INADEQUATE_SECURITY = int(ErrorCodes.INADEQUATE_SECURITY)
+
+# The debug data of a GOAWAY that is made or shown: enough for one sentence.
+MAX_WHY = 512
 
 
 class Role(enum.Enum):
@@ -49,3 +54,10 @@ def new_connection(role: Role) -> h2.connection.H2Connection:
     )
     connection.initiate_connection()
     return connection
+
+
+def refusal(role: Role, why: str) -> bytes:
+    """Give all that one end says of a tunnel it will not have: its preface, and a GOAWAY that says why."""
+    connection = new_connection(role)
+    text = why.encode("ascii", "backslashreplace")[:MAX_WHY]
+    return connection.data_to_send() + goaway(0, INADEQUATE_SECURITY, text)

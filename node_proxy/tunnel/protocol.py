@@ -51,6 +51,7 @@ from node_proxy.tunnel.http2 import (
     FLOW_CONTROL_ERROR,
     MAX_CONCURRENT_STREAMS,
     MAX_FRAME_SIZE,
+    MAX_WHY,
     NO_ERROR,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
@@ -335,7 +336,8 @@ class TunnelProtocol:
                 if stream_id:
                     raise RemoteProtocolError("a GOAWAY for a stream (RFC 9113 section 6.8)")
                 self.draining = True
-                events.append(PeerDraining(*frames.read_goaway(data, position)))
+                why = bytes(payload[8 : 8 + MAX_WHY]).decode("ascii", "backslashreplace")
+                events.append(PeerDraining(*frames.read_goaway(data, position), why))
             case frames.PRIORITY:
                 frames.require_size(payload, 5)
                 if stream_id == 0:

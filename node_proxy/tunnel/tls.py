@@ -1,26 +1,38 @@
 """TLS of tunnels: contexts from credentials, handshakes on trio, and who the peer proved to be.
 
 TLS 1.3 only, both sides authenticated, ALPN ``h2``. A certificate is accepted when OpenSSL verifies
-its chain to the mesh's roots and it carries exactly one SPIFFE ID of our trust domain. No session
-tickets: a resumed session would skip the check of the client's certificate.
+its chain to one of the roots known and `peer.PeerTrust` finds nothing against it; so every handshake ends
+with a call of `TlsContexts.peer` or `TlsContexts.require`. No session tickets: a resumed session would skip
+the check of the client's certificate.
 """
 
+import copy
 import os
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
-from typing import cast
+from datetime import datetime
 
+import msgspec
 import trio
+from cryptography import x509
 
 from node_proxy.control import Credential, CredentialsUpdate
 from node_proxy.errors import HandshakeError, PeerIdentityError
+from node_proxy.tunnel.http2 import Role, refusal
+from node_proxy.tunnel.peer import Objection, Peer, PeerTrust
 from node_proxy.tunnel.tls_stream import NamedObject, TlsStream
-from registry.model.identity import Identity, InvalidIdentity, parse_identity
 
 ALPN = "h2"
+# X509_V_FLAG_NO_CHECK_TIME (openssl/x509_vfy.h), which Python does not name. OpenSSL would refuse an expired
+# certificate without telling anybody its dates; `PeerTrust` looks at them instead.
+_NO_CHECK_TIME = 0x200000
 # What one read of a handshake may bring: a flight with a chain of three certificates is some 3 KiB.
 HANDSHAKE_READ = 16 * 1024
+# A peer that is refused has this many seconds, and so many reads to send, until it sees that it is.
+LAST_WORDS = 0.5
+MOST_IGNORED = 16
 
 # How OpenSSL names what we want to count by a short word. First match wins.
 _REASONS = (
@@ -45,11 +57,22 @@ _REASONS = (
 
 
 class TlsContexts:
-    """The contexts of one set of credentials, one per identity and side; to rotate, make a new set."""
+    """The contexts of one set of credentials, one per identity and side; to rotate, make a new set.
 
-    def __init__(self, update: CredentialsUpdate, *, trust_domain: str) -> None:
-        self.trust_domain = trust_domain
-        self._roots = update.roots_pem
+    Args:
+        update: what the agent said.
+        trust_domain: ours.
+        now: the wall clock, in UTC.
+    """
+
+    def __init__(self, update: CredentialsUpdate, *, trust_domain: str, now: Callable[[], datetime]) -> None:
+        self._trust_domain = trust_domain
+        self._now = now
+        self._update = update
+        self._trust = self._trust_of(update)
+        self._roots = update.roots_pem + "".join(
+            pem for domain in update.federated for pem in domain.roots_pem
+        )
         self._clients = {c.identity: self._client(c) for c in update.credentials}
         self._servers = {c.server_name: self._server(c) for c in update.credentials}
         self._identities = {c.server_name: c.identity for c in update.credentials}
@@ -80,9 +103,60 @@ class TlsContexts:
         """Give the identity whose certificate a peer got by asking for `server_name`."""
         return self._identities.get(server_name) if server_name else None
 
+    def after(self, update: CredentialsUpdate) -> "TlsContexts":
+        """Give the contexts of the next update: these with other revocations, if nothing else has changed."""
+        if not self.differ(update):
+            others = copy.copy(self)
+            others._update = update  # noqa: SLF001 - a copy of our own
+            others._trust = self._trust_of(update)  # noqa: SLF001
+            return others
+        return TlsContexts(update, trust_domain=self._trust_domain, now=self._now)
+
+    def differ(self, update: CredentialsUpdate) -> bool:
+        """Whether `update` changes what handshakes show or which roots they trust."""
+        before = self._update
+        same = msgspec.structs.replace(update, revocations=before.revocations, generation=before.generation)
+        return same != before
+
+    def peer(self, tls: TlsStream) -> Peer:
+        """Give whom the handshake has proved the other end to be.
+
+        Raises:
+            HandshakeError, PeerIdentityError: it may not be our peer; says why.
+        """
+        return self._trust.judge(_verified_chain(tls), client=tls.server_side, now=self._now())
+
+    def require(self, tls: TlsStream, expected: str) -> Peer:
+        """Give the peer if it is `expected`, a SPIFFE ID.
+
+        Raises:
+            HandshakeError, PeerIdentityError: it is somebody else, or may not be our peer at all.
+        """
+        peer = self.peer(tls)
+        if str(peer.identity) != expected:
+            raise PeerIdentityError(expected=expected, presented=str(peer.identity), reason="peer_identity")
+        return peer
+
+    @property
+    def generation(self) -> int:
+        """The number of the update that these come from."""
+        return self._update.generation
+
+    def objection(self, peer: Peer) -> Objection | None:
+        """Say why a peer that was accepted before may not stay; None when it may."""
+        return self._trust.objection(peer)
+
+    def _trust_of(self, update: CredentialsUpdate) -> PeerTrust:
+        return PeerTrust(
+            trust_domain=self._trust_domain,
+            roots_pem=update.roots_pem,
+            federated=update.federated,
+            revocations=update.revocations,
+        )
+
     def _client(self, credential: Credential) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        # The name is no DNS name; `peer_identity` compares the SPIFFE ID instead.
+        # The name is no DNS name; `require` compares the SPIFFE ID instead.
         context.check_hostname = False
         return self._prepare(context, credential)
 
@@ -94,7 +168,7 @@ class TlsContexts:
     def _prepare(self, context: ssl.SSLContext, credential: Credential) -> ssl.SSLContext:
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_REQUIRED
-        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        context.verify_flags |= ssl.VERIFY_X509_STRICT | _NO_CHECK_TIME
         context.load_verify_locations(cadata=self._roots)
         context.set_alpn_protocols([ALPN])
         _load_in_memory(context, credential)
@@ -206,34 +280,39 @@ def handshake_error(error: OSError) -> HandshakeError:
     return HandshakeError(text, reason=reason)
 
 
-def peer_identity(tls: TlsStream, *, trust_domain: str) -> Identity:
-    """Give the one SPIFFE ID of the verified peer certificate.
+async def refuse(tls: TlsStream, error: HandshakeError | PeerIdentityError) -> None:
+    """Close after a handshake whose peer may not be ours, having told it why.
 
-    Raises:
-        PeerIdentityError: none, several, malformed, or of another trust domain.
+    Under TLS 1.3 a client has finished before its certificate is looked at: it would only see us leave.
+    Takes `LAST_WORDS` at most; cancellation closes at once.
     """
-    certificate = tls.getpeercert() or {}
-    # The stubs cannot say that this entry is a tuple of (kind, value) pairs.
-    names = cast("tuple[tuple[str, str], ...]", certificate.get("subjectAltName", ()))
-    uris = [value for kind, value in names if kind == "URI"]
-    expected = f"one SPIFFE ID in the trust domain {trust_domain}"
-    if len(uris) != 1:
-        raise PeerIdentityError(expected=expected, presented=", ".join(uris) or "none", reason="bad_identity")
+    role = Role.SERVER if tls.server_side else Role.CLIENT
     try:
-        identity = parse_identity(uris[0])
-    except InvalidIdentity as error:
-        raise PeerIdentityError(expected=expected, presented=str(error), reason="bad_identity") from error
-    if identity.trust_domain != trust_domain:
-        raise PeerIdentityError(expected=expected, presented=str(identity), reason="trust_domain")
-    return identity
+        with suppress(OSError), trio.move_on_after(LAST_WORDS):
+            tls.send(tls.encrypt(memoryview(refusal(role, f"{error.reason}: {error}"))))
+            # Closing over what the peer has sent would be a reset, which may overtake what was just said.
+            tls.end_writing()
+            scratch = memoryview(bytearray(HANDSHAKE_READ))
+            for _ in range(MOST_IGNORED):
+                await trio.lowlevel.wait_readable(tls.fileno())
+                if not tls.receive(scratch):
+                    break
+    finally:
+        tls.close()
 
 
-def require_identity(tls: TlsStream, expected: str, *, trust_domain: str) -> None:
-    """Check that the verified peer is `expected`, a SPIFFE ID.
+def _verified_chain(tls: TlsStream) -> list[x509.Certificate]:
+    """Give the peer's chain as OpenSSL verified it, from the leaf to the root.
 
     Raises:
-        PeerIdentityError: it is somebody else, or nobody.
+        HandshakeError: the peer has shown no certificate.
     """
-    presented = str(peer_identity(tls, trust_domain=trust_domain))
-    if presented != expected:
-        raise PeerIdentityError(expected=expected, presented=presented, reason="peer_identity")
+    found = tls.verified_chain()
+    if not found:
+        raise HandshakeError("the peer has shown no certificate", reason="no_certificate")
+    try:
+        return [x509.load_der_x509_certificate(each) for each in found]
+    except ValueError as error:
+        raise HandshakeError(
+            f"the peer's certificate is malformed: {error}", reason="bad_certificate"
+        ) from error

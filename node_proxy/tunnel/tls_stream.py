@@ -61,9 +61,23 @@ class TlsStream:
         """The name that the client asked for; server side only."""
         return self._tls.asked_name if isinstance(self._tls, NamedObject) else None
 
-    def getpeercert(self) -> dict[str, Any] | None:
-        """Give the verified certificate of the peer, as `ssl.SSLSocket.getpeercert` does."""
-        return self._tls.getpeercert()
+    @property
+    def server_side(self) -> bool:
+        """Whether this is the server's end."""
+        return self._tls.server_side
+
+    def verified_chain(self) -> list[bytes]:
+        """Give the peer's chain as OpenSSL verified it, from the leaf to the root, in DER; empty for none."""
+        # Public from Python 3.13 on, in DER. Before, only the object behind it knows the root and the
+        # intermediate, and without them any root would vouch for any domain.
+        connection: Any = self._tls
+        if not hasattr(connection, "get_verified_chain"):
+            connection = connection._sslobj  # noqa: SLF001
+        found = connection.get_verified_chain() or ()
+        return [
+            each if isinstance(each, bytes) else ssl.PEM_cert_to_DER_cert(each.public_bytes())
+            for each in found
+        ]
 
     def version(self) -> str | None:
         """Give the TLS version in use."""
@@ -156,6 +170,14 @@ class TlsStream:
             return self._sock.send(records)
         except BlockingIOError:
             return 0
+
+    def end_writing(self) -> None:
+        """Half-close the socket.
+
+        Raises:
+            OSError: the connection is broken.
+        """
+        self._sock.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Close the socket; a tunnel says by GOAWAY, not by close_notify, that it ends."""

@@ -6,19 +6,11 @@ from starlette.routing import Route
 
 from registry.api.auth import Administrators
 from registry.api.bodies import Answer, answer
-from registry.api.fleet import ENROLMENTS, NODES, NodeState, read_fleet
-from registry.model.service import Service
+from registry.api.fleet import FleetReader, NodeState
 from registry.store import keys
+from registry.store.accounts import Accounts
 from registry.store.base import Store
-from registry.store.codec import ENFORCED_PLURALS, is_enforced
-
-# Where `is_enforced` may find anything; nodes report under ``nodes/`` too, which it passes over.
-ENFORCED_PREFIXES = (
-    "mesh",
-    NODES,
-    f"status/{Service.PLURAL}/",
-    *(f"{plural}/" for plural in ENFORCED_PLURALS),
-)
+from registry.store.codec import ENFORCED_PREFIXES, is_enforced
 
 
 class WorkloadAnswer(Answer, frozen=True, kw_only=True):
@@ -31,10 +23,14 @@ class WorkloadAnswer(Answer, frozen=True, kw_only=True):
 
 
 class NodeAnswer(Answer, frozen=True, kw_only=True):
-    """A node; null is what is known only while it lives. `remarks` tell of values that do not parse."""
+    """A node; null is what is known only while it lives. `remarks` tell of values that do not count.
+
+    `pending` while an administrator has yet to approve it.
+    """
 
     node: str
     live: bool
+    pending: bool
     address: str | None
     tunnel_port: int | None
     region: str | None
@@ -66,9 +62,10 @@ class ProxyAnswer(Answer, frozen=True, kw_only=True):
 
 
 class NodesAnswer(Answer, frozen=True, kw_only=True):
-    """Every node, by name."""
+    """Every node, by name. `etcd_users`: whether etcd asks nodes who they are; null if it does not say."""
 
     items: tuple[NodeAnswer, ...]
+    etcd_users: bool | None
 
 
 class ProxiesAnswer(Answer, frozen=True, kw_only=True):
@@ -81,9 +78,13 @@ class ProxiesAnswer(Answer, frozen=True, kw_only=True):
 class NodeHandlers:
     """``/v1/nodes`` and ``/v1/proxy/status``."""
 
-    def __init__(self, *, store: Store, administrators: Administrators) -> None:
+    def __init__(
+        self, *, store: Store, administrators: Administrators, fleet: FleetReader, accounts: Accounts
+    ) -> None:
         self._store = store
         self._administrators = administrators
+        self._fleet = fleet
+        self._accounts = accounts
 
     def routes(self) -> list[Route]:
         """Give this group's routes."""
@@ -94,12 +95,13 @@ class NodeHandlers:
 
     async def list_nodes(self, _request: Request, _administrator: str) -> Response:
         """Give every node that is enrolled or alive."""
-        fleet = await self._fleet()
-        return answer(NodesAnswer(items=tuple(_describe(node) for node in fleet.values())))
+        fleet = await self._fleet.read()
+        items = tuple(_describe(node) for node in fleet.values())
+        return answer(NodesAnswer(items=items, etcd_users=await self._accounts.enabled()))
 
     async def proxy_status(self, _request: Request, _administrator: str) -> Response:
         """Give what each node has applied and refused."""
-        fleet = await self._fleet()
+        fleet = await self._fleet.read()
         items = tuple(_describe_proxy(node) for node in fleet.values())
         return answer(ProxiesAnswer(revision=await self._newest_enforced(), items=items))
 
@@ -113,17 +115,13 @@ class NodeHandlers:
                     newest = max(newest, item.revision)
         return newest
 
-    async def _fleet(self) -> dict[str, NodeState]:
-        enrolments = await self._store.list(ENROLMENTS)
-        nodes = await self._store.list(NODES)
-        return read_fleet((*enrolments.items, *nodes.items))
-
 
 def _describe(node: NodeState) -> NodeAnswer:
     record = node.record
     return NodeAnswer(
         node=node.name,
         live=node.live,
+        pending=node.enrolment is not None and node.enrolment.pending,
         address=record.address if record else None,
         tunnel_port=record.tunnel_port if record else None,
         region=record.region if record else None,

@@ -8,14 +8,17 @@ from starlette.routing import Route
 
 from registry.api.auth import Administrators
 from registry.api.bodies import Answer, answer, namespace_asked, read_body
+from registry.ca.signed_store import SignedStore
 from registry.errors import Conflict, InvalidResource, NotFound
 from registry.judgement import KINDS_BY_PLURAL, OperatorKey, check, operator_key, read_resource
 from registry.model.identity import LABEL
 from registry.model.mesh import Mesh
 from registry.model.parse import render, to_builtins
 from registry.model.resource import ROOT_NAMESPACE
+from registry.model.signature import strip
 from registry.store import keys
 from registry.store.base import Delete, KeyIs, KeyValue, Put, Store
+from registry.store.signed import unsigned
 
 # Without a condition of the caller's an edit is tried again while others edit the same key.
 ATTEMPTS = 8
@@ -51,9 +54,12 @@ class ResourceAnswer(Answer, frozen=True, kw_only=True):
 class ResourceHandlers:
     """``/v1/resources``."""
 
-    def __init__(self, *, store: Store, administrators: Administrators, trust_domain: str) -> None:
+    def __init__(
+        self, *, store: Store, administrators: Administrators, signed: SignedStore, trust_domain: str
+    ) -> None:
         self._store = store
         self._administrators = administrators
+        self._signed = signed
         self._trust_domain = trust_domain
 
     def routes(self) -> list[Route]:
@@ -90,24 +96,26 @@ class ResourceHandlers:
         """Give one resource."""
         key = _key_asked(request)
         item = await self._existing(key)
-        resource = read_resource(key, item.value, where=item.key)
+        resource = unsigned(read_resource(key, item.value, where=item.key))
         return _answer(item.revision, to_builtins(resource))
 
     async def put(self, request: Request, administrator: str) -> Response:
-        """Write a resource that parses, fits its key and agrees with the mesh."""
+        """Write a resource that parses, fits its key and agrees with the mesh, signed by the authority."""
         key = _key_asked(request)
         place = keys.render(key)
-        resource = read_resource(key, await read_body(request), where="request body")
+        resource = unsigned(read_resource(key, await read_body(request), where="request body"))
         check(resource, trust_domain=self._trust_domain, where="request body")
         value = render(resource)
+        await self._signed.refresh()
         for _ in range(ATTEMPTS):
             current = await self._store.get(place)
             _check_condition(request, place, current)
-            if current is not None and current.value == value:
+            if current is not None and self._is(current, value):
                 # Applying what is already there makes no edit for every node to read.
                 return _answer(current.revision, to_builtins(resource), created=False)
             before = current.revision if current else 0
-            revision = await self._store.commit([KeyIs(place, before)], [Put(place, value)])
+            write = Put(place, self._signed.sign(place, value))
+            revision = await self._store.commit([KeyIs(place, before)], [write])
             if revision is not None:
                 _log.info("resource written", key=place, revision=revision, administrator=administrator)
                 return _answer(revision, to_builtins(resource), created=current is None)
@@ -125,6 +133,10 @@ class ResourceHandlers:
                 removed = _describe(key, current).resource
                 return _answer(revision, None if removed is msgspec.UNSET else removed)
         raise _busy(keys.render(key))
+
+    def _is(self, current: KeyValue, value: bytes) -> bool:
+        """Whether a value stands, and is signed; one that was written by hand is signed by applying it."""
+        return strip(current.value) == value and not self._signed.objection(current)
 
     async def _existing(self, key: OperatorKey) -> KeyValue:
         place = keys.render(key)
@@ -190,7 +202,7 @@ def _busy(place: str) -> Conflict:
 
 def _describe(key: OperatorKey, item: KeyValue) -> StoredAnswer:
     try:
-        resource = read_resource(key, item.value, where=item.key)
+        resource = unsigned(read_resource(key, item.value, where=item.key))
     except InvalidResource as error:
         return StoredAnswer(key=item.key, revision=item.revision, error=error.describe())
     return StoredAnswer(key=item.key, revision=item.revision, resource=to_builtins(resource))

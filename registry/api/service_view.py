@@ -115,7 +115,7 @@ def _endpoints(
             if not service.selects(workload.metadata.namespace, workload.metadata.labels):
                 continue
             for port in targets:
-                why = "; ".join(_obstacles(node, workload, port, identities))
+                why = "; ".join(obstacles(node, workload, port, identities))
                 yield EndpointAnswer(
                     node=node.name,
                     workload=workload.name,
@@ -128,13 +128,16 @@ def _endpoints(
                 )
 
 
-def _obstacles(node: NodeState, workload: Workload, port: int, identities: tuple[str, ...]) -> Iterable[str]:
+def obstacles(node: NodeState, workload: Workload, port: int, identities: tuple[str, ...]) -> Iterable[str]:
+    """Say what keeps a workload from serving `port` of a service that these identities may serve."""
     if node.record is None:
         yield f"node {node.name} has no readable record, so its address is unknown"
     if workload.spec.identity not in identities:
         yield f"its identity is not among the service's: {', '.join(identities)}"
     elif not node.may_hold(workload.spec.identity):
         yield f"node {node.name} is not enrolled for its identity"
+    elif workload.name in node.objections:
+        yield node.objections[workload.name]
     if port not in workload.spec.ports:
         yield f"it does not offer port {port}"
     if workload.spec.health is not Health.HEALTHY:

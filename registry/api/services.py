@@ -6,7 +6,7 @@ from starlette.routing import Route
 
 from registry.api.auth import Administrators
 from registry.api.bodies import Answer, answer, namespace_asked
-from registry.api.fleet import ENROLMENTS, NODES, NodeState, read_fleet
+from registry.api.fleet import FleetReader
 from registry.api.service_view import ServiceAnswer, describe_service
 from registry.errors import NotFound
 from registry.model.service import Service
@@ -23,8 +23,11 @@ class ServicesAnswer(Answer, frozen=True, kw_only=True):
 class ServiceHandlers:
     """``/v1/services``."""
 
-    def __init__(self, *, store: Store, administrators: Administrators, trust_domain: str) -> None:
+    def __init__(
+        self, *, store: Store, administrators: Administrators, fleet: FleetReader, trust_domain: str
+    ) -> None:
         self._store = store
+        self._fleet = fleet
         self._administrators = administrators
         self._trust_domain = trust_domain
 
@@ -42,7 +45,7 @@ class ServiceHandlers:
             folder += f"{namespace}/"
         services = await self._store.list(folder)
         statuses = {item.key: item for item in (await self._store.list(f"status/{folder}")).items}
-        fleet = await self._fleet()
+        fleet = await self._fleet.read()
         items = []
         for item in services.items:
             key = keys.parse(item.key)
@@ -58,13 +61,8 @@ class ServiceHandlers:
         if item is None:
             raise NotFound(f"there is no service {key.namespace}/{key.name}")
         status = await self._store.get(keys.render(_status_key(key)))
-        fleet = await self._fleet()
+        fleet = await self._fleet.read()
         return answer(describe_service(key, item, status, fleet, trust_domain=self._trust_domain))
-
-    async def _fleet(self) -> dict[str, NodeState]:
-        enrolments = await self._store.list(ENROLMENTS)
-        nodes = await self._store.list(NODES)
-        return read_fleet((*enrolments.items, *nodes.items))
 
 
 def _status_key(key: keys.ResourceKey) -> keys.StatusKey:

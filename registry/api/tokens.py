@@ -21,6 +21,7 @@ class TokenAsked(Asked, frozen=True, kw_only=True):
     identities: tuple[str, ...] = ()
     ttl_seconds: Annotated[int, Meta(ge=1, le=int(MAX_TTL.total_seconds()))] = 3600
     uses: int = 1
+    require_approval: bool = False
 
 
 class TokenAnswer(Answer, frozen=True, kw_only=True):
@@ -50,6 +51,7 @@ class TokenHandlers:
             identities=asked.identities,
             ttl=timedelta(seconds=asked.ttl_seconds),
             uses=asked.uses,
+            require_approval=asked.require_approval,
         )
         return answer(
             TokenAnswer(id=made.text.id, token=str(made.text), expires_at=format_time(made.expires))

@@ -21,9 +21,10 @@ import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from registry.ca.issuer import BACKDATE, MAX_CHAIN, verify_chain
+from registry.ca.verifying import MAX_CHAIN, facts_of, verify_chain
 from registry.errors import Unauthenticated
 from registry.model.identity import NodeIdentity
+from registry.model.revocation import BACKDATE, CertificateFacts
 
 AUDIENCE = "nodemesh-registry"
 ALGORITHM = "ES256"
@@ -42,9 +43,14 @@ class Proof:
     """What a verified proof says: who, certified when, and until when it could be replayed."""
 
     node: NodeIdentity
-    certified_at: datetime
+    facts: CertificateFacts
     jti: str
     expires: datetime
+
+    @property
+    def certified_at(self) -> datetime:
+        """When its certificate was issued."""
+        return self.facts.not_before + BACKDATE
 
 
 class _Header(msgspec.Struct, frozen=True):
@@ -92,7 +98,7 @@ def verify_proof(
         raise Unauthenticated("the proof was made for another request body")
     return Proof(
         node=node,
-        certified_at=chain[0].not_valid_before_utc + BACKDATE,
+        facts=facts_of(chain, node),
         jti=claims.jti,
         expires=datetime.fromtimestamp(claims.exp, tz=now.tzinfo) + SKEW,
     )

@@ -7,9 +7,11 @@ cannot be moved to another place in the store.
 
 import base64
 import binascii
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
+from cryptography import x509
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -64,9 +66,19 @@ class Passphrase:
 Kek = KeyFile | Passphrase
 
 
-def seal(signer: Signer, *, kek: Kek, key_id: str, salt: bytes, nonce: bytes) -> SealedKey:
-    """Encrypt a signer's private key; `salt` and `nonce` are fresh random bytes."""
-    plaintext = signer.key.private_bytes(
+def seal(
+    key: ec.EllipticCurvePrivateKey,
+    *,
+    kek: Kek,
+    key_id: str,
+    salt: bytes,
+    nonce: bytes,
+    certificate: x509.Certificate | None = None,
+    chain: Sequence[x509.Certificate] = (),
+    cross: Sequence[x509.Certificate] = (),
+) -> SealedKey:
+    """Encrypt a private key; `salt` and `nonce` are fresh random bytes, the rest stands beside it."""
+    plaintext = key.private_bytes(
         serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     ciphertext = AESGCM(_derive(kek, salt)).encrypt(nonce, plaintext, key_id.encode())
@@ -79,7 +91,9 @@ def seal(signer: Signer, *, kek: Kek, key_id: str, salt: bytes, nonce: bytes) ->
             salt=base64.b64encode(salt).decode(),
             nonce=base64.b64encode(nonce).decode(),
             ciphertext=base64.b64encode(ciphertext).decode(),
-            certificate_pem=to_pem(signer.certificate),
+            certificate_pem=to_pem(certificate) if certificate else "",
+            chain_pem=tuple(map(to_pem, chain)),
+            cross_pem=tuple(map(to_pem, cross)),
         ),
     )
 
@@ -89,6 +103,19 @@ def unseal(sealed: SealedKey, *, kek: Kek, key_id: str) -> Signer:
 
     Raises:
         ConfigError: the key-encryption key is not the one it was sealed with, or the value was damaged.
+    """
+    key = unseal_key(sealed, kek=kek, key_id=key_id)
+    certificate = read_certificate(sealed.spec.certificate_pem, where=f"the sealed signing key {key_id!r}")
+    if key.public_key() != certificate.public_key():
+        raise ConfigError(f"the sealed signing key {key_id!r} does not belong to its certificate")
+    return Signer(certificate, key)
+
+
+def unseal_key(sealed: SealedKey, *, kek: Kek, key_id: str) -> ec.EllipticCurvePrivateKey:
+    """Decrypt a private key, certified or not.
+
+    Raises:
+        ConfigError: as `unseal`.
     """
     spec = sealed.spec
     if spec.algorithm not in (WITH_KEY_FILE, WITH_PASSPHRASE):
@@ -111,10 +138,9 @@ def unseal(sealed: SealedKey, *, kek: Kek, key_id: str) -> Signer:
     except (binascii.Error, ValueError) as error:
         raise ConfigError(f"the sealed signing key {key_id!r} is damaged: {error}") from error
     key = serialization.load_der_private_key(plaintext, password=None)
-    certificate = read_certificate(spec.certificate_pem, where=f"the sealed signing key {key_id!r}")
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
-        raise ConfigError(f"the sealed signing key {key_id!r} does not belong to its certificate")
-    return Signer(certificate, key)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ConfigError(f"the sealed signing key {key_id!r} is no elliptic curve key")
+    return key
 
 
 def _algorithm(kek: Kek) -> str:

@@ -19,6 +19,35 @@ class JoinTokenMade(Answer, frozen=True, kw_only=True):
     expires_at: str
 
 
+class AdministratorMade(Answer, frozen=True, kw_only=True):
+    """A new administrator and its token, shown this once."""
+
+    name: str
+    role: str
+    token: str
+
+
+class AdministratorView(Answer, frozen=True, kw_only=True):
+    """An administrator; `created_at` is RFC 3339 in UTC, None where it was not noted."""
+
+    name: str
+    role: str
+    created_at: str | None = None
+
+
+class AdministratorRemoved(Answer, frozen=True, kw_only=True):
+    """An administrator that is no more."""
+
+    name: str
+
+
+class Administrators(Answer, frozen=True, kw_only=True):
+    """The administrators; `remarks`: which entries count for nothing, and why."""
+
+    items: tuple[AdministratorView, ...]
+    remarks: tuple[str, ...] = ()
+
+
 class NodeWorkload(Answer, frozen=True, kw_only=True):
     """A workload as its node registered it; `name` is ``namespace/name``."""
 
@@ -29,10 +58,14 @@ class NodeWorkload(Answer, frozen=True, kw_only=True):
 
 
 class NodeView(Answer, frozen=True, kw_only=True):
-    """A node: its enrolment, and while it lives its record and workloads; `remarks`: what does not parse."""
+    """A node: its enrolment, and while it lives its record and workloads; `remarks`: what does not count.
+
+    `pending` while it waits for an administrator's approval.
+    """
 
     node: str
     live: bool
+    pending: bool = False
     address: str | None = None
     tunnel_port: int | None = None
     region: str | None = None
@@ -42,6 +75,28 @@ class NodeView(Answer, frozen=True, kw_only=True):
     identities: tuple[str, ...] = ()
     workloads: tuple[NodeWorkload, ...] = ()
     remarks: tuple[str, ...] = ()
+
+
+class Nodes(Answer, frozen=True, kw_only=True):
+    """The nodes, and whether etcd asks them who they are (None: it does not say)."""
+
+    items: tuple[NodeView, ...]
+    etcd_users: bool | None = None
+
+
+class EnrolmentView(Answer, frozen=True, kw_only=True):
+    """A node's enrolment as it stands now, and whether that is another than before."""
+
+    node: str
+    identities: tuple[str, ...]
+    changed: bool
+
+
+class NodeRevoked(Answer, frozen=True, kw_only=True):
+    """A node whose certificates are revoked; whether it was enrolled."""
+
+    node: str
+    enrolled: bool
 
 
 class RejectedView(Answer, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ Every answer becomes a value of `answers`, every problem document the error it t
 """
 
 import ssl
+from collections.abc import Mapping, Sequence
 from typing import NoReturn, TypeVar
 from urllib.parse import quote
 
@@ -11,14 +12,22 @@ import httpx
 import msgspec
 
 from registry.cli.answers import (
+    AdministratorMade,
+    AdministratorRemoved,
+    Administrators,
+    AdministratorView,
+    EnrolmentView,
     Items,
     JoinTokenMade,
-    NodeView,
+    NodeRevoked,
+    Nodes,
     Problem,
     ProxyStatus,
     ServiceView,
     StoredResource,
 )
+from registry.cli.authz_answers import CheckView, DiffView, ExplainView, LintView
+from registry.cli.ca_answers import AuthorityView, FederatedView, Lifted, Revoked, RotationMoved
 from registry.cli.config import Settings
 from registry.cli.exits import RegistryUnreachable
 from registry.errors import (
@@ -32,6 +41,8 @@ from registry.errors import (
     StoreUnavailable,
     Unauthenticated,
 )
+from registry.model.enrolment import TrustBundle
+from registry.model.parse import parse_as
 from registry.model.resource import Resource
 from registry.store.keys import ResourceKey
 
@@ -83,15 +94,98 @@ class RegistryClient:
         self._http = http
 
     def create_token(
-        self, *, node: str, identities: tuple[str, ...], ttl_seconds: int, uses: int
+        self,
+        *,
+        node: str,
+        identities: tuple[str, ...],
+        ttl_seconds: int,
+        uses: int,
+        require_approval: bool = False,
     ) -> JoinTokenMade:
         """Make a join token for nodes whose name matches the pattern `node`."""
         wanted = {"node": node, "identities": identities, "ttlSeconds": ttl_seconds, "uses": uses}
+        if require_approval:
+            # Not sent otherwise: an older registry does not know it.
+            wanted["requireApproval"] = True
         return self._ask("POST", "/v1/tokens", JoinTokenMade, body=wanted)
 
-    def list_nodes(self) -> tuple[NodeView, ...]:
+    def whoami(self) -> AdministratorView:
+        """Ask whose token this is."""
+        return self._ask("GET", "/v1/whoami", AdministratorView)
+
+    def create_administrator(self, name: str, *, role: str) -> AdministratorMade:
+        """Make an administrator."""
+        return self._ask("POST", "/v1/administrators", AdministratorMade, body={"name": name, "role": role})
+
+    def list_administrators(self) -> Administrators:
+        """Read every administrator."""
+        return self._ask("GET", "/v1/administrators", Administrators)
+
+    def remove_administrator(self, name: str) -> AdministratorRemoved:
+        """Remove an administrator."""
+        return self._ask("DELETE", f"/v1/administrators/{quote(name, safe='')}", AdministratorRemoved)
+
+    def authority(self) -> AuthorityView:
+        """Read the certificate authority's state."""
+        return self._ask("GET", "/v1/ca", AuthorityView)
+
+    def trust_bundle(self) -> TrustBundle:
+        """Read the trust bundle as nodes do."""
+        response = self._send("GET", "/v1/ca/bundle")
+        return parse_as(TrustBundle, response.content, where=f"{self._server}/v1/ca/bundle")
+
+    def start_rotation(self, *, root: bool) -> RotationMoved:
+        """Start changing the intermediate, or the root with it."""
+        return self._ask("POST", "/v1/ca/rotation", RotationMoved, body={"root": root})
+
+    def continue_rotation(self, *, force: bool) -> RotationMoved:
+        """Take a rotation's next step."""
+        return self._ask("POST", "/v1/ca/rotation/continue", RotationMoved, body={"force": force})
+
+    def abort_rotation(self) -> RotationMoved:
+        """Give a rotation up."""
+        return self._ask("DELETE", "/v1/ca/rotation", RotationMoved)
+
+    def revoke(self, kind: str, value: str, *, reason: str) -> Revoked:
+        """Revoke a node's or an identity's certificates, or a serial."""
+        wanted = {"kind": kind, "value": value, "reason": reason}
+        return self._ask("POST", "/v1/ca/revocations", Revoked, body=wanted)
+
+    def unrevoke(self, kind: str, value: str) -> Lifted:
+        """Lift a revocation."""
+        return self._ask("POST", "/v1/ca/revocations/lift", Lifted, body={"kind": kind, "value": value})
+
+    def federate(self, trust_domain: str, roots: str) -> FederatedView:
+        """Recognise another mesh's identities by its roots (PEM)."""
+        wanted = {"trustDomain": trust_domain, "roots": roots}
+        return self._ask("POST", "/v1/ca/federated", FederatedView, body=wanted)
+
+    def unfederate(self, trust_domain: str) -> None:
+        """Recognise another mesh's identities no more."""
+        self._send("DELETE", f"/v1/ca/federated/{quote(trust_domain)}")
+
+    def list_nodes(self) -> Nodes:
         """Read every enrolled node."""
-        return self._ask("GET", "/v1/nodes", Items[NodeView]).items
+        return self._ask("GET", "/v1/nodes", Nodes)
+
+    def approve_node(self, node: str) -> EnrolmentView:
+        """Enrol a node that waits for it."""
+        return self._ask("POST", f"/v1/nodes/{quote(node, safe='')}/approve", EnrolmentView)
+
+    def allow_node(self, node: str, identities: tuple[str, ...]) -> EnrolmentView:
+        """Let a node hold more identities."""
+        path = f"/v1/nodes/{quote(node, safe='')}/allow"
+        return self._ask("POST", path, EnrolmentView, body={"identities": identities})
+
+    def forbid_node(self, node: str, identities: tuple[str, ...]) -> EnrolmentView:
+        """Let a node no longer hold identities."""
+        path = f"/v1/nodes/{quote(node, safe='')}/forbid"
+        return self._ask("POST", path, EnrolmentView, body={"identities": identities})
+
+    def revoke_node(self, node: str, *, reason: str) -> NodeRevoked:
+        """End a node's enrolment and revoke its certificates."""
+        path = f"/v1/nodes/{quote(node, safe='')}/revoke"
+        return self._ask("POST", path, NodeRevoked, body={"reason": reason})
 
     def proxy_status(self) -> ProxyStatus:
         """Read what each node's proxy has applied and refused."""
@@ -128,6 +222,22 @@ class RegistryClient:
     def delete_resource(self, key: ResourceKey) -> None:
         """Remove a resource."""
         self._send("DELETE", _path(key))
+
+    def authz_check(self, asked: Mapping[str, object]) -> CheckView:
+        """Ask whether a call is allowed."""
+        return self._ask("POST", "/v1/authz/check", CheckView, body=asked)
+
+    def authz_explain(self, decision: str) -> ExplainView:
+        """Read a recorded decision."""
+        return self._ask("GET", f"/v1/authz/explain/{quote(decision, safe='')}", ExplainView)
+
+    def authz_diff(self, candidates: Sequence[object]) -> DiffView:
+        """Ask what would change for the recorded calls."""
+        return self._ask("POST", "/v1/authz/diff", DiffView, body={"candidates": candidates})
+
+    def authz_lint(self, candidates: Sequence[object]) -> LintView:
+        """Ask what is most likely not meant in the policies."""
+        return self._ask("POST", "/v1/authz/lint", LintView, body={"candidates": candidates})
 
     def _ask(
         self,

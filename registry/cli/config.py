@@ -3,10 +3,14 @@
 The file is ``meshctl.toml`` with `server`, `token` and `ca_pem`; `nodemesh-registry init` writes it.
 """
 
+import base64
+import os
+import re
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,6 +23,7 @@ SERVER_VARIABLE = "MESHCTL_SERVER"
 TOKEN_VARIABLE = "MESHCTL_TOKEN"  # noqa: S105 - the name of a variable
 CA_VARIABLE = "MESHCTL_CA"
 
+_CA_PEM = re.compile(r'^ca_pem\s*=\s*""".*?"""', re.DOTALL | re.MULTILINE)
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -53,13 +58,14 @@ class Overrides:
 class Settings:
     """How to reach the registry. An empty `ca_pem` means the system's trusted roots.
 
-    `warnings` are for the person at the command line.
+    `warnings` are for the person at the command line. `ca_file` is the configuration whose `ca_pem` it is.
     """
 
     server: str
     token: str = field(repr=False)
     ca_pem: str = ""
     warnings: tuple[str, ...] = ()
+    ca_file: Path | None = None
 
 
 def load_settings(overrides: Overrides, *, environ: Mapping[str, str], home: Path) -> Settings:
@@ -93,7 +99,47 @@ def load_settings(overrides: Overrides, *, environ: Mapping[str, str], home: Pat
     if not token.isascii() or not token.isprintable():
         raise ConfigError("the token holds characters that no token has; copy it again")
     ca_pem = _read_text(chosen.ca) if chosen.ca else written.ca_pem
-    return Settings(server=_check_server(server), token=token, ca_pem=ca_pem, warnings=warnings)
+    return Settings(
+        server=_check_server(server),
+        token=token,
+        ca_pem=ca_pem,
+        warnings=warnings,
+        ca_file=path if written.ca_pem and not chosen.ca else None,
+    )
+
+
+def pinned_roots(ca_pem: str) -> set[str]:
+    """Give the fingerprints (hex SHA-256 of the DER) of the roots in a configuration."""
+    bodies = re.findall(r"-----BEGIN CERTIFICATE-----(.*?)-----END", ca_pem, re.DOTALL)
+    return {sha256(base64.b64decode(body)).hexdigest() for body in bodies}
+
+
+def pin_roots(settings: Settings, roots_pem: Sequence[str]) -> Path:
+    """Write other roots into the configuration file, in place of those it has, and nothing else.
+
+    Raises:
+        ConfigError: the roots are not from a file, or the file is not as `nodemesh-registry init` wrote it.
+    """
+    path = settings.ca_file
+    if path is None:
+        raise ConfigError("the CA to trust is not from a configuration file's ca_pem; change it where it is")
+    assignment = 'ca_pem = """\n' + "".join(roots_pem) + '"""'
+    text, changed = _CA_PEM.subn(lambda _: assignment, _read_text(path))
+    if changed != 1:
+        raise ConfigError(f'{path}: has no ca_pem = """...""" that could be replaced; edit it by hand')
+    # Renamed into place: cut off in the middle the token would be lost.
+    new = path.with_name(f".{path.name}.new")
+    try:
+        new.unlink(missing_ok=True)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+    return path
 
 
 def _path(text: str | None) -> Path | None:

@@ -27,6 +27,7 @@ class ExitCode(enum.IntEnum):
     REFUSED = 4
     INVALID = 5
     CONFLICT = 6
+    DENIED = 7
 
 
 # Markdown, for the root command's help.
@@ -34,12 +35,14 @@ EXIT_CODES_HELP = """\
 Exit codes:
 
 - 0: done, and well
-- 1: what was asked about does not exist, or a node is not well (proxy status)
+- 1: what was asked about does not exist, a node is not well (proxy status), or authz lint
+  has something to say
 - 2: wrong usage or configuration
 - 3: the registry cannot be reached, or cannot answer
-- 4: the registry refuses the token
+- 4: the registry refuses the token, or what is asked needs another role
 - 5: invalid resource
 - 6: conflict, somebody else changed it meanwhile
+- 7: the call asked about is denied, or would be (authz check, authz diff)
 """
 
 

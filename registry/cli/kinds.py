@@ -8,6 +8,7 @@ from registry.model.authorization import AuthorizationPolicy
 from registry.model.identity import LABEL
 from registry.model.mesh import Mesh
 from registry.model.parse import OPERATOR_KINDS
+from registry.model.peer_authentication import PeerAuthentication
 from registry.model.resource import DEFAULT_NAMESPACE, ROOT_NAMESPACE, Resource
 from registry.model.service import Service
 from registry.store.keys import ResourceKey
@@ -15,7 +16,12 @@ from registry.store.keys import ResourceKey
 # There is one mesh, and this is its name.
 MESH_NAME = "mesh"
 
-_SHORT: dict[str, type[Resource]] = {"svc": Service, "ap": AuthorizationPolicy, "authz": AuthorizationPolicy}
+_SHORT: dict[str, type[Resource]] = {
+    "svc": Service,
+    "ap": AuthorizationPolicy,
+    "authz": AuthorizationPolicy,
+    "pa": PeerAuthentication,
+}
 
 # Kinds people may look for here, and where they are.
 _ELSEWHERE = {

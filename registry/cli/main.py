@@ -4,7 +4,7 @@ import importlib.metadata
 
 import typer
 
-from registry.cli import apply, node, proxy, resources, service
+from registry.cli import admin, apply, authz, ca, node, proxy, resources, service
 from registry.cli.config import Overrides
 from registry.cli.exits import EXIT_CODES_HELP
 from registry.cli.options import OutputOption
@@ -19,11 +19,14 @@ app = typer.Typer(
     # A traceback with local variables would print the token.
     pretty_exceptions_show_locals=False,
 )
-for part in (apply.app, resources.app):
+for part in (apply.app, resources.app, admin.whoami_app):
     app.add_typer(part)
 app.add_typer(service.app, name="service")
 app.add_typer(node.app, name="node")
 app.add_typer(proxy.app, name="proxy")
+app.add_typer(ca.app, name="ca")
+app.add_typer(authz.app, name="authz")
+app.add_typer(admin.app, name="admin")
 
 
 @app.callback()

@@ -45,7 +45,10 @@ def _complete_kind(incomplete: str) -> list[str]:
     return [word for word in kind_words() if word.startswith(incomplete.lower())]
 
 
-KIND_HELP = "services (svc), authorizationpolicies (ap, authz) or mesh; any case, also KIND/NAME."
+KIND_HELP = (
+    "services (svc), authorizationpolicies (ap, authz), peerauthentications (pa) or mesh; "
+    "any case, also KIND/NAME."
+)
 
 KindArgument = Annotated[
     Target,

@@ -7,6 +7,7 @@ from registry.errors import InvalidResource
 from registry.model.authorization import AuthorizationPolicy
 from registry.model.mesh import Mesh
 from registry.model.parse import OPERATOR_KINDS, from_builtins
+from registry.model.peer_authentication import PeerAuthentication
 from registry.model.service import Service
 
 
@@ -21,8 +22,13 @@ def summarise(document: Mapping[str, Any]) -> str:
             return _service(resource)
         case AuthorizationPolicy():
             return _policy(resource)
+        case PeerAuthentication():
+            return _peers(resource)
         case Mesh(spec=spec):
-            return f"trust domain {spec.trust_domain}, default {spec.default_authorization.value}"
+            return (
+                f"trust domain {spec.trust_domain}, default {spec.default_authorization.value}, "
+                f"{spec.mtls_mode.value}"
+            )
         case _:
             return resource.KIND
 
@@ -37,11 +43,17 @@ def _service(service: Service) -> str:
 
 def _policy(policy: AuthorizationPolicy) -> str:
     spec = policy.spec
-    selected = _labels(spec.selector.match_labels) if spec.selector else ""
+    selected = _labels(spec.selector.match_labels) if spec.selector else ", ".join(sorted(policy.targets))
     count = len(spec.rules)
     rules = f"{count} rule{'' if count == 1 else 's'}" if count else "no rules"
-    dry = ", dry run" if spec.dry_run else ""
+    dry = ", dry run" if policy.dry_run else ""
     return f"{spec.action.value}, {rules}, on {selected or 'every workload'}{dry}"
+
+
+def _peers(peers: PeerAuthentication) -> str:
+    spec = peers.spec
+    ports = "".join(f", port {port} {mtls.mode.value}" for port, mtls in sorted(spec.port_level_mtls.items()))
+    return f"{spec.mtls.mode.value}{ports}, on {_labels(spec.labels) or 'every workload'}"
 
 
 def _labels(labels: Mapping[str, str]) -> str:

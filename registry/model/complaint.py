@@ -11,11 +11,11 @@ import msgspec
 from msgspec import inspect
 
 from registry.errors import InvalidResource
-from registry.model.authorization import PORT_PATTERN, Action
+from registry.model.authorization import PORT_PATTERN
 from registry.model.fields import clip, field_path, show
 from registry.model.mesh import TRUST_DOMAIN_PATTERN
 from registry.model.resource import NAME_PATTERN
-from registry.model.unsupported import UNSUPPORTED_ACTIONS, UNSUPPORTED_FIELDS
+from registry.model.unsupported import UNSUPPORTED_FIELDS, UNSUPPORTED_VALUES
 
 _STEP: Final = re.compile(r"\.([^.\[\]]+)|\[(\d{1,9}|\.\.\.)\]")
 _WORDS: Final = {
@@ -42,7 +42,7 @@ def explain_complaint(
     """Put `error`, raised while `document` was converted to `cls`, into our words."""
     before, found, after = str(error).rpartition(" - at `")
     message, place = (before, after.rstrip("`")) if found else (after, "")
-    path = _locate(place, document)
+    path = _locate(place, cls, document)
     field = ""
     match message.split("`"):
         case ["Object contains unknown field ", *_]:
@@ -74,7 +74,7 @@ def nearest(word: str, known: list[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(known))}"
 
 
-def _locate(place: str, document: object) -> Path:
+def _locate(place: str, cls: type[msgspec.Struct], document: object) -> Path:
     """Read msgspec's ``$.spec.ports[0]``; for ``[...]``, a value of a mapping, find which."""
     path: list[str | int] = []
     for name, index in _STEP.findall(place):
@@ -83,11 +83,21 @@ def _locate(place: str, document: object) -> Path:
         elif index != "...":
             path.append(int(index))
         else:
-            # The mappings of the model that are not structs hold text, so the culprit is what is not text.
             mapping = _value_at(document, tuple(path))
             entries = mapping.items() if isinstance(mapping, dict) else ()
-            path.extend([key for key, value in entries if not isinstance(value, str)][:1])
+            path.extend([key for key, value in entries if _is_wrong(value, _type_at(cls, tuple(path)))][:1])
     return tuple(path)
+
+
+def _is_wrong(value: object, declared: inspect.Type | None) -> bool:
+    """Whether a value of a mapping, which holds text or structs, is what the complaint is about."""
+    if not isinstance(declared, inspect.DictType) or not isinstance(declared.value_type, inspect.StructType):
+        return not isinstance(value, str)
+    try:
+        msgspec.convert(value, declared.value_type.cls)
+    except msgspec.ValidationError:
+        return True
+    return False
 
 
 def _value_at(document: object, path: Path) -> object:
@@ -110,7 +120,7 @@ def _type_at(cls: type[msgspec.Struct], path: Path) -> inspect.Type | None:
         match found:
             case inspect.StructType(fields=fields):
                 found = next((_required(field.type) for field in fields if field.encode_name == step), None)
-            case inspect.VarTupleType(item_type=item):
+            case inspect.VarTupleType(item_type=item) | inspect.DictType(value_type=item):
                 found = _required(item)
             case _:
                 return None
@@ -168,8 +178,9 @@ def _out_of_bounds(bound: str, value: object) -> tuple[str, str]:
 def _unknown_value(cls: type[msgspec.Struct], path: Path, value: object) -> tuple[str, str]:
     match _type_at(cls, path):
         case inspect.EnumType(cls=choices):
-            if choices is Action and value in UNSUPPORTED_ACTIONS:
-                return f"{value} is not supported", UNSUPPORTED_ACTIONS[str(value)]
+            mend = UNSUPPORTED_VALUES.get(choices, {}).get(str(value))
+            if mend is not None:
+                return f"{value} is not supported", mend
             known = [str(choice.value) for choice in choices]
             return f"{show(value)} is not known", f"write one of {', '.join(known)}"
         case _:

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
+from registry.model.peer_authentication import MtlsMode
 from registry.model.resource import DEFAULT_TRUST_DOMAIN, Resource, Strict
 
 # Stricter than SPIFFE: tunnels carry it in TLS server names. Their labels have at most 63 characters and they
@@ -22,13 +23,32 @@ class DefaultAuthorization(enum.Enum):
     DENY = "deny"
 
 
+class PolicySigning(enum.Enum):
+    """Whether what operators write must be signed by the authority, as what comes through the API is."""
+
+    OFF = "off"
+    REQUIRED = "required"
+
+
+# Longer than this is no grace but a policy that does not hold.
+MAX_ENFORCEMENT_GRACE = 300
+
+
 class MeshSpec(Strict, frozen=True, kw_only=True):
-    """`vip_ranges`: where virtual IPs are allocated, one IPv4 and one IPv6 network in CIDR form."""
+    """`vip_ranges`: where virtual IPs are allocated, one IPv4 and one IPv6 network in CIDR form.
+
+    `mtls_mode` holds where no PeerAuthentication says otherwise; it cannot be UNSET.
+    `policy_signing`: while required, an edit past the API, as with etcdctl, is a rejected edit.
+    `enforcement_grace`: seconds that an open connection may go on after a change of policy has denied it.
+    """
 
     trust_domain: TrustDomain = DEFAULT_TRUST_DOMAIN
     default_authorization: DefaultAuthorization = DefaultAuthorization.ALLOW
+    mtls_mode: MtlsMode = MtlsMode.STRICT
     # 240.0.0.0/4 is reserved and unrouted, as Istio and Consul use it; the second is a unique local prefix.
     vip_ranges: tuple[str, ...] = ("240.240.0.0/16", "fd6d:6573:6800::/64")
+    policy_signing: PolicySigning = PolicySigning.OFF
+    enforcement_grace: Annotated[int, Meta(ge=0, le=MAX_ENFORCEMENT_GRACE)] = 0
 
 
 class Mesh(Resource, frozen=True, kw_only=True):

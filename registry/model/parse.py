@@ -14,11 +14,14 @@ from registry.errors import InvalidResource
 from registry.model.administrator import Administrator
 from registry.model.authorization import AuthorizationPolicy
 from registry.model.complaint import explain_complaint, nearest
+from registry.model.decision import NodeDecisions
 from registry.model.document import inspect, read_document, read_documents
 from registry.model.enrolment import Enrolment, JoinToken, SealedKey, TrustBundle
 from registry.model.fields import show
 from registry.model.mesh import Mesh
+from registry.model.peer_authentication import PeerAuthentication
 from registry.model.resource import Resource
+from registry.model.rotation import Rotation
 from registry.model.service import Service
 from registry.model.status import Status
 from registry.model.validate import find_problems
@@ -27,16 +30,18 @@ from registry.model.workload import Node, NodeStatus, Workload
 R = TypeVar("R", bound=Resource)
 
 # What operators write, by `meshctl`, the API or `etcdctl`.
-OPERATOR_KINDS: Final[tuple[type[Resource], ...]] = (Service, AuthorizationPolicy, Mesh)
+OPERATOR_KINDS: Final[tuple[type[Resource], ...]] = (Service, AuthorizationPolicy, PeerAuthentication, Mesh)
 KINDS: Final[tuple[type[Resource], ...]] = (
     *OPERATOR_KINDS,
     Workload,
     Node,
     NodeStatus,
+    NodeDecisions,
     Enrolment,
     JoinToken,
     TrustBundle,
     SealedKey,
+    Rotation,
     Administrator,
     Status,
 )

@@ -40,7 +40,8 @@ class Metadata(Strict, frozen=True, kw_only=True):
 class Resource(Strict, frozen=True, kw_only=True, omit_defaults=False):
     """Base of the resources; each adds ``spec``.
 
-    `api_version` and `kind` of the document are checked against API_VERSIONS and KIND.
+    `api_version` and `kind` of the document are checked against API_VERSIONS and KIND. `signature` is what
+    `registry.model.signature` makes; it is no part of what the resource says.
     PLURAL is the folder in etcd and the word in URLs and commands.
     """
 
@@ -51,6 +52,7 @@ class Resource(Strict, frozen=True, kw_only=True, omit_defaults=False):
     api_version: str
     kind: str
     metadata: Metadata
+    signature: str | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def name(self) -> str:

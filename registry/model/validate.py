@@ -4,25 +4,21 @@ Pure. Each check yields problems, the gravest first; none of them looks at other
 """
 
 import ipaddress
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import Final
 
-from registry.model.authorization import Action, AuthorizationPolicy, Operation, Source
+from registry.model.authorization import AuthorizationPolicy
 from registry.model.enrolment import Enrolment
-from registry.model.fields import clip, field_path, show
-from registry.model.identity import LABEL, InvalidIdentity, WorkloadIdentity, parse_identity
+from registry.model.fields import clip, show
+from registry.model.identity import InvalidIdentity, WorkloadIdentity, parse_identity
 from registry.model.mesh import Mesh
+from registry.model.peer_authentication import MtlsMode, PeerAuthentication
+from registry.model.policy_checks import peer_problems, policy_problems
+from registry.model.problem import Problem, label_key_problems, label_problems
 from registry.model.resource import DEFAULT_TRUST_DOMAIN, ROOT_NAMESPACE, Resource
 from registry.model.service import Service
 from registry.model.workload import Node, Workload
 
-# Kubernetes: label keys and values, and the domain that may stand before a key.
-_LABEL_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\Z")
-_LABEL_DOMAIN: Final = re.compile(
-    r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\Z"
-)
 # Fewer addresses than this run out at the first dozens of services.
 _MIN_VIP_ADDRESSES: Final = 256
 # Where a virtual IP would swallow traffic that is not the mesh's: loopback, link-local, multicast.
@@ -32,28 +28,19 @@ _NO_VIPS: Final = tuple(
         ("127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "::1/128", "fe80::/10", "ff00::/8"),
     )
 )
-# Istio's way to say dryRun; as a mere annotation it would be ignored, and the policy enforced.
-_ISTIO_DRY_RUN: Final = "istio.io/dry-run"
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something wrong at the field `path`, why, and what to write instead."""
-
-    path: str
-    reason: str
-    mend: str = ""
 
 
 def find_problems(resource: Resource) -> Iterator[Problem]:
     """Give everything that is wrong with `resource` taken alone."""
-    yield from _labels(resource.metadata.labels, "metadata.labels")
-    yield from _label_keys(resource.metadata.annotations, "metadata.annotations")
+    yield from label_problems(resource.metadata.labels, "metadata.labels")
+    yield from label_key_problems(resource.metadata.annotations, "metadata.annotations")
     match resource:
         case Service():
             yield from _service(resource)
         case AuthorizationPolicy():
-            yield from _policy(resource)
+            yield from policy_problems(resource)
+        case PeerAuthentication():
+            yield from peer_problems(resource)
         case Mesh():
             yield from _mesh(resource)
         case Workload():
@@ -65,29 +52,6 @@ def find_problems(resource: Resource) -> Iterator[Problem]:
                 yield from _workload_identity(identity, f"spec.identities[{i}]")
         case _:
             pass
-
-
-def _label_keys(labels: Mapping[str, str], path: str) -> Iterator[Problem]:
-    for key in labels:
-        domain, slash, name = key.rpartition("/")
-        if not _LABEL_NAME.match(name) or (slash and not _LABEL_DOMAIN.match(domain)):
-            yield Problem(
-                field_path(path, key),
-                "is not a well-formed key",
-                "write letters, digits, dashes, dots and underscores, at most 63, perhaps after domain/",
-            )
-
-
-def _labels(labels: Mapping[str, str], path: str) -> Iterator[Problem]:
-    yield from _label_keys(labels, path)
-    for key, value in labels.items():
-        if value and not _LABEL_NAME.match(value):
-            yield Problem(
-                field_path(path, key),
-                f"{show(value)} is not a well-formed label value",
-                "write letters, digits, dashes, dots and underscores, at most 63, "
-                "with a letter or digit at both ends",
-            )
 
 
 def _service(service: Service) -> Iterator[Problem]:
@@ -102,7 +66,7 @@ def _service(service: Service) -> Iterator[Problem]:
             "is empty and would select every workload of the namespace",
             "write labels that only this service's workloads carry",
         )
-    yield from _labels(spec.selector, "spec.selector")
+    yield from label_problems(spec.selector, "spec.selector")
     for i, text in enumerate(spec.identities):
         path = f"spec.identities[{i}]"
         if text.startswith("spiffe://"):
@@ -156,6 +120,8 @@ def _mesh(mesh: Mesh) -> Iterator[Problem]:
             f"the mesh is not in the namespace {show(mesh.metadata.namespace)}",
             f"write {ROOT_NAMESPACE}",
         )
+    if mesh.spec.mtls_mode is MtlsMode.UNSET:
+        yield Problem("spec.mtlsMode", "is unset, and nothing is wider", "write STRICT or PERMISSIVE")
     families: set[int] = set()
     for i, text in enumerate(mesh.spec.vip_ranges):
         path = f"spec.vipRanges[{i}]"
@@ -180,78 +146,3 @@ def _mesh(mesh: Mesh) -> Iterator[Problem]:
         for other in _NO_VIPS:
             if network.version == other.version and network.overlaps(other):
                 yield Problem(path, f"overlaps {other}", "write a private network that nothing else uses")
-
-
-def _policy(policy: AuthorizationPolicy) -> Iterator[Problem]:
-    spec = policy.spec
-    if _ISTIO_DRY_RUN in policy.metadata.annotations:
-        yield Problem(
-            field_path("metadata.annotations", _ISTIO_DRY_RUN),
-            "is not supported, and would be enforced",
-            "remove it and write spec.dryRun: true",
-        )
-    if spec.action is Action.DENY and not spec.rules:
-        yield Problem(
-            "spec.rules",
-            "is empty, so the policy would never deny anything",
-            "write [{}] to deny everything, or delete the policy",
-        )
-    if spec.selector is not None:
-        yield from _labels(spec.selector.match_labels, "spec.selector.matchLabels")
-    for i, rule in enumerate(spec.rules):
-        for j, alternative in enumerate(rule.from_):
-            yield from _source(alternative.source, f"spec.rules[{i}].from[{j}].source")
-        for j, target in enumerate(rule.to):
-            if target.operation == Operation():
-                yield Problem(
-                    f"spec.rules[{i}].to[{j}].operation",
-                    "is empty",
-                    "write ports or notPorts; for every port leave `to` out",
-                )
-
-
-def _source(source: Source, path: str) -> Iterator[Problem]:
-    if source == Source():
-        yield Problem(path, "is empty", "write principals or namespaces; for every caller leave `from` out")
-    for field, patterns in (("principals", source.principals), ("notPrincipals", source.not_principals)):
-        for i, pattern in enumerate(patterns):
-            yield from _principal(pattern, f"{path}.{field}[{i}]")
-    for field, patterns in (("namespaces", source.namespaces), ("notNamespaces", source.not_namespaces)):
-        for i, pattern in enumerate(patterns):
-            yield from _namespace(pattern, f"{path}.{field}[{i}]")
-
-
-def _principal(pattern: str, path: str) -> Iterator[Problem]:
-    if pattern.startswith("spiffe://"):
-        bare = pattern.removeprefix("spiffe://")
-        yield Problem(path, "begins with spiffe://", f"write it without the scheme: {show(bare)}")
-    elif "*" in pattern:
-        yield from _wildcard(pattern, path)
-    else:
-        try:
-            parse_identity(f"spiffe://{pattern}")
-        except InvalidIdentity:
-            # It would never match: harmless in ALLOW, an open door in DENY.
-            yield Problem(
-                path,
-                f"{show(pattern)} is nobody's identity",
-                "write <trust domain>/ns/<namespace>/sa/<account>, or <trust domain>/node/<name>",
-            )
-
-
-def _namespace(pattern: str, path: str) -> Iterator[Problem]:
-    if "*" in pattern:
-        yield from _wildcard(pattern, path)
-    elif not LABEL.match(pattern):
-        yield Problem(
-            path, f"{show(pattern)} is no namespace's name", "write lower-case letters, digits and dashes"
-        )
-
-
-def _wildcard(pattern: str, path: str) -> Iterator[Problem]:
-    if pattern.count("*") > 1 or not (pattern.startswith("*") or pattern.endswith("*")):
-        yield Problem(
-            path,
-            f"{show(pattern)} has a * where none can be",
-            "write a value, prefix*, *suffix or * alone; several patterns make a list",
-        )

@@ -65,11 +65,19 @@ class Rejection(Strict, frozen=True, kw_only=True):
 
 
 class NodeStatusSpec(Strict, frozen=True, kw_only=True):
-    """`applied_revision`: the etcd revision the workers enforce. Times are RFC 3339 in UTC."""
+    """`applied_revision`: the etcd revision the workers enforce. Times are RFC 3339 in UTC.
+
+    `trusted_roots` are the fingerprints (hex SHA-256 of the DER) of the roots the workers check peers
+    against; `issuers` those of the intermediates that issued the certificates they present. A rotation waits
+    for them. `revoked` says of each certificate the node holds that is revoked by what.
+    """
 
     applied_revision: int
     rejected: tuple[Rejection, ...] = ()
     certificate_expires: str = ""
+    trusted_roots: tuple[str, ...] = ()
+    issuers: tuple[str, ...] = ()
+    revoked: tuple[str, ...] = ()
     workers: int = 0
 
 

@@ -1,17 +1,24 @@
-"""Who may reach a workload: DENY, then ALLOW, then the mesh's default.
+"""Who may reach a workload: identity where it is required, then DENY, then ALLOW, then the mesh's default.
 
 Pure. One evaluator for the proxies, the control plane and the CLI: `authorize` answers, `explain` shows
 the way to the same answer. AUDIT policies and dry runs are asked and reported, and never change it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from registry.model.authorization import Action, AuthorizationPolicy
-from registry.model.identity import Identity
+from registry.model.authorization import Action
+from registry.model.identity import WorkloadIdentity
 from registry.model.mesh import DefaultAuthorization
-from registry.model.resource import ROOT_NAMESPACE
-from registry.rules.matching import CompiledPolicy, compile_policy, request_of
+from registry.rules.facts import Facts, facts_of
+from registry.rules.index import Match, RuleIndex
+from registry.rules.matching import CompiledPolicy
+from registry.rules.peers import PeerRequirements, Requirement
+from registry.rules.request import AuthRequest
+
+# A reason is read by people: more names than these tell them nothing.
+_MAX_NAMES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +31,12 @@ class Permit:
     policy: str
     reason: str
     audited: tuple[str, ...] = ()
+    rule: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """A refusal, which is a value. `policy` is the policy to look at, empty for the mesh's default.
+    """A refusal, which is a value. `policy` is the policy to look at, empty for the mesh's settings.
 
     When there are ALLOW policies and none matched, it is the first of them; `reason` names all.
     """
@@ -36,125 +44,111 @@ class Denied:
     policy: str
     reason: str
     audited: tuple[str, ...] = ()
+    rule: int | None = None
 
 
 Decision = Permit | Denied
 
 
+class Group:
+    """Policies that are asked together, ordered by name; indexed when they are asked for the first time."""
+
+    def __init__(self, policies: Sequence[CompiledPolicy]) -> None:
+        self.policies = tuple(policies)
+        self._read: RuleIndex | None = None
+        self._unread: RuleIndex | None = None
+
+    def index(self, request: Facts) -> RuleIndex:
+        """Give the index that is right for the request."""
+        read = request.headers is not None
+        index = self._read if read else self._unread
+        if index is None:
+            index = RuleIndex(self.policies, read=read)
+            if read or not self._has_layer7():
+                self._read = index
+            if not read or not self._has_layer7():
+                self._unread = index
+        return index
+
+    def first(self, request: Facts) -> Match | None:
+        """Give the first rule that matches."""
+        return self.index(request).first(request) if self.policies else None
+
+    def all(self, request: Facts) -> tuple[str, ...]:
+        """Give the names of all policies that match."""
+        return self.index(request).all(request) if self.policies else ()
+
+    def _has_layer7(self) -> bool:
+        return any(rule.layer7 for policy in self.policies for rule in policy.rules)
+
+
+class Asked:
+    """The policies that select a workload, ordered by name. `observed` are AUDIT policies and dry runs."""
+
+    def __init__(self, policies: Sequence[CompiledPolicy]) -> None:
+        self._all = tuple(policies)
+        enforced = [policy for policy in policies if not policy.dry_run]
+        self.denying = Group([policy for policy in enforced if policy.action is Action.DENY])
+        self.allowing = Group([policy for policy in enforced if policy.action is Action.ALLOW])
+        self.observed = Group(
+            [policy for policy in policies if policy.dry_run or policy.action is Action.AUDIT]
+        )
+        self.unallowed = _name_all([policy.name for policy in self.allowing.policies])
+
+    def is_of(self, policies: Sequence[CompiledPolicy]) -> bool:
+        """Whether these are exactly its policies."""
+        return len(policies) == len(self._all) and all(
+            one is other for one, other in zip(policies, self._all, strict=True)
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class WorkloadPolicies:
-    """What holds for one workload: the policies that select it, each list ordered by name.
+    """What holds for one workload of `trust_domain`. `closed_by` is the key that never parsed, if any."""
 
-    `observed` are AUDIT policies and dry runs. `closed_by` is the key that never parsed, if there is one.
-    """
-
-    denying: tuple[CompiledPolicy, ...]
-    allowing: tuple[CompiledPolicy, ...]
-    observed: tuple[CompiledPolicy, ...]
+    asked: Asked
+    peers: PeerRequirements
     default: DefaultAuthorization
-    closed_by: str | None
+    trust_domain: str
+    closed_by: str | None = None
+
+    def require_identity(self, port: int) -> bool:
+        """Whether callers of the workload's `port` must have proven an identity."""
+        return self.peers.of(port).required
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What one policy says: the number of the `rule` that matched, or `why_not`: the fields that did not."""
-
-    policy: str
-    action: Action
-    dry_run: bool
-    rule: int | None
-    why_not: tuple[str, ...]
-
-    @property
-    def matched(self) -> bool:
-        """Whether the policy matched."""
-        return self.rule is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """The decision, and what every policy that selects the workload says, in the order they are asked."""
-
-    decision: Decision
-    verdicts: tuple[Verdict, ...]
-
-
-def compile_policies(
-    policies: Iterable[AuthorizationPolicy],
-    *,
-    namespace: str,
-    labels: Mapping[str, str],
-    default: DefaultAuthorization,
-    closed_by: str | None = None,
-    root_namespace: str = ROOT_NAMESPACE,
-) -> WorkloadPolicies:
-    """Pick the policies that select the workload with `labels` in `namespace`, ready to be asked.
-
-    Args:
-        policies: of all namespaces.
-        namespace: the workload's.
-        labels: the workload's.
-        default: what holds when no ALLOW policy selects the workload.
-        closed_by: the key of a policy of this namespace that never parsed: every request is refused.
-        root_namespace: its policies select in every namespace.
-    """
-    selecting = sorted(
-        (policy for policy in policies if _selects(policy, namespace, labels, root_namespace)),
-        key=lambda policy: policy.name,
-    )
-    compiled = [compile_policy(policy) for policy in selecting]
-    enforced = [policy for policy in compiled if not policy.dry_run]
-    return WorkloadPolicies(
-        denying=tuple(policy for policy in enforced if policy.action is Action.DENY),
-        allowing=tuple(policy for policy in enforced if policy.action is Action.ALLOW),
-        observed=tuple(policy for policy in compiled if policy.dry_run or policy.action is Action.AUDIT),
-        default=default,
-        closed_by=closed_by,
-    )
-
-
-def authorize(policies: WorkloadPolicies, *, source: Identity | None, port: int) -> Decision:
-    """Say whether `source` (None: not authenticated) may reach the workload's `port`."""
-    request = request_of(source, port)
-    audited: tuple[str, ...] = ()
-    if policies.observed:
-        audited = tuple(policy.name for policy in policies.observed if policy.match(request) is not None)
+def authorize(policies: WorkloadPolicies, request: AuthRequest) -> Decision:
+    """Say whether what is asked for is allowed."""
+    asked = policies.asked
+    facts = facts_of(request, trust_domain=policies.trust_domain)
+    audited = asked.observed.all(facts)
     if policies.closed_by is not None:
         # Of <plural>/<namespace>/<name>, the policy's name.
         name = policies.closed_by.partition("/")[2]
         return Denied(name, f"{policies.closed_by} never parsed, so its namespace is closed", audited)
-    for policy in policies.denying:
-        rule = policy.match(request)
-        if rule is not None:
-            return Denied(policy.name, f"rule {rule} of the DENY policy {policy.name} matches", audited)
-    for policy in policies.allowing:
-        rule = policy.match(request)
-        if rule is not None:
-            return Permit(policy.name, f"rule {rule} of the ALLOW policy {policy.name} matches", audited)
-    if policies.allowing:
-        names = ", ".join(policy.name for policy in policies.allowing)
-        return Denied(policies.allowing[0].name, f"no ALLOW policy matches, of {names}", audited)
+    if not isinstance(request.source, WorkloadIdentity):
+        requirement = policies.peers.of(request.port)
+        if requirement.required:
+            return Denied(requirement.policy, _strict(requirement), audited)
+    if (found := asked.denying.first(facts)) is not None:
+        policy, rule = found
+        return Denied(policy, f"rule {rule} of the DENY policy {policy} matches", audited, rule)
+    if asked.allowing.policies:
+        if (found := asked.allowing.first(facts)) is not None:
+            policy, rule = found
+            return Permit(policy, f"rule {rule} of the ALLOW policy {policy} matches", audited, rule)
+        return Denied(asked.allowing.policies[0].name, asked.unallowed, audited)
     if policies.default is DefaultAuthorization.ALLOW:
         return Permit("", "the mesh allows what no policy decides", audited)
     return Denied("", "the mesh denies what no policy allows", audited)
 
 
-def explain(policies: WorkloadPolicies, *, source: Identity | None, port: int) -> Explanation:
-    """Give the decision of `authorize` and what each policy had to say, including those not reached."""
-    request = request_of(source, port)
-    verdicts = []
-    for policy in (*policies.denying, *policies.allowing, *policies.observed):
-        failing: list[str] = []
-        rule = policy.match(request, failing)
-        why_not = () if rule is not None else tuple(failing) or ("spec.rules",)
-        verdicts.append(Verdict(policy.name, policy.action, policy.dry_run, rule, why_not))
-    return Explanation(authorize(policies, source=source, port=port), tuple(verdicts))
+def _strict(requirement: Requirement) -> str:
+    by = f"the PeerAuthentication {requirement.policy}" if requirement.policy else "the mesh"
+    return f"the caller has no identity, and {by} requires one ({requirement.path} is STRICT)"
 
 
-def _selects(
-    policy: AuthorizationPolicy, namespace: str, labels: Mapping[str, str], root_namespace: str
-) -> bool:
-    if policy.metadata.namespace not in (namespace, root_namespace):
-        return False
-    selector = policy.spec.selector
-    return selector is None or selector.match_labels.items() <= labels.items()
+def _name_all(names: Sequence[str]) -> str:
+    more = len(names) - _MAX_NAMES
+    shown = ", ".join(names[:_MAX_NAMES])
+    return f"no ALLOW policy matches, of {shown}{f' and {more} more' if more > 0 else ''}"

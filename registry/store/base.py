@@ -9,6 +9,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from registry.errors import Conflict
+
 
 @dataclass(frozen=True, slots=True)
 class KeyValue:
@@ -73,7 +75,7 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class Relisted:
-    """The history asked for is compacted away: here is everything that stands, forget the rest."""
+    """The history asked for is compacted away: here is all that stands there now, forget the rest."""
 
     listing: Listing
 
@@ -152,12 +154,32 @@ class Store(Protocol):
     async def grant_lease(self, ttl: int) -> int:
         """Grant a lease that nobody keeps alive: its keys vanish after `ttl` seconds."""
 
-    def watch(self, prefix: str, *, after: int) -> AsyncGenerator[WatchEvent, None]:
-        """Give every change under `prefix` whose revision is above `after`, in order, once each, for ever.
+    def watch(self, *prefixes: str, after: int) -> AsyncGenerator[WatchEvent, None]:
+        """Give every change under `prefixes` after the revision `after`, in order, once each, for ever.
 
-        Survives restarts, lost connections and compaction by itself (`Relisted`). Ends only by
-        cancellation or error; cancelling leaves no thread and no call behind. Close it with `aclosing`.
+        With several prefixes, which must not overlap, the order holds among the events of each; while the
+        watch is up to date, among all. So one who may read only some folders watches just these.
+
+        Survives restarts, lost connections and compaction by itself (`Relisted`, of all prefixes). Ends only
+        by cancellation or error; cancelling leaves no thread and no call behind. Close it with `aclosing`.
 
         Raises:
-            StoreForbidden: the credentials may not read the prefix.
+            StoreForbidden: the credentials may not read one of the prefixes.
         """
+
+
+async def list_all(store: Store, prefixes: Sequence[str]) -> Listing:
+    """Read every key under any of `prefixes`, all as of one revision.
+
+    Raises:
+        StoreError: as `Store.list`.
+    """
+    while True:
+        first = await store.list(prefixes[0])
+        try:
+            rest = [await store.list(prefix, revision=first.revision) for prefix in prefixes[1:]]
+        except Conflict:
+            # Compacted between two calls.
+            continue
+        items = [*first.items, *(item for listing in rest for item in listing.items)]
+        return Listing(tuple(sorted(items, key=lambda item: item.key)), first.revision)

@@ -47,10 +47,10 @@ class Cluster(Generic[M]):
         self._token: str | None = None
         self._signing_in = trio.Lock()
 
-    @property
-    def signs_in(self) -> bool:
-        """Whether calls carry a token."""
-        return self._sign_in is not None
+    def replace(self, members: Sequence[M]) -> None:
+        """Ask these members from now on."""
+        self._members = members
+        self._current = 0
 
     def deadline(self, seconds: float | None = None) -> float:
         """Give trio's time by which a call made now must be done; at most `seconds` away, if given."""
@@ -112,7 +112,8 @@ class Cluster(Generic[M]):
             except Failed as failed:
                 fault, cause = failed.fault, failed.__cause__
             match fault.remedy:
-                case Remedy.NEW_TOKEN if self.signs_in and not refreshed:
+                case Remedy.NEW_TOKEN if not refreshed:
+                    # Who is known by a certificate meets it too, when users change while etcd looks.
                     refreshed = True
                     self.forget(token)
                 case Remedy.TRY_AGAIN if repeatable and trio.current_time() + pause < deadline:

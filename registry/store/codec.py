@@ -4,22 +4,30 @@ Pure. A resource must say the same name, namespace and kind as the key it lies a
 under one key would change what another seems to hold.
 """
 
+from collections.abc import Iterable
 from typing import Final, assert_never
 
 from registry.errors import InvalidResource
 from registry.model.administrator import Administrator
 from registry.model.authorization import AuthorizationPolicy
+from registry.model.decision import NodeDecisions
 from registry.model.enrolment import Enrolment, JoinToken, SealedKey, TrustBundle
 from registry.model.mesh import Mesh
 from registry.model.parse import OPERATOR_KINDS, parse_as
+from registry.model.peer_authentication import PeerAuthentication
 from registry.model.resource import ROOT_NAMESPACE, Resource
+from registry.model.rotation import Rotation
 from registry.model.service import Service
 from registry.model.status import Status
 from registry.model.workload import Node, NodeStatus, Workload
 from registry.store import keys
 
 # The folders of operators' resources that node proxies enforce.
-ENFORCED_PLURALS: Final = frozenset({Service.PLURAL, AuthorizationPolicy.PLURAL})
+ENFORCED_PLURALS: Final = frozenset({Service.PLURAL, AuthorizationPolicy.PLURAL, PeerAuthentication.PLURAL})
+# What closes its namespace while it has never parsed: without it, callers would be let in unasked.
+_GUARDING: Final = frozenset({AuthorizationPolicy.PLURAL, PeerAuthentication.PLURAL})
+# Stands for all of them in `closed_namespaces`.
+EVERY_NAMESPACE: Final = "*"
 _BY_PLURAL: Final = {kind.PLURAL: kind for kind in OPERATOR_KINDS if kind is not Mesh}
 
 
@@ -36,6 +44,8 @@ def kind_at(key: keys.Key) -> type[Resource] | None:
             return Node
         case keys.NodeStatusKey():
             return NodeStatus
+        case keys.NodeDecisionsKey():
+            return NodeDecisions
         case keys.WorkloadKey():
             return Workload
         case keys.EnrolmentKey():
@@ -46,6 +56,8 @@ def kind_at(key: keys.Key) -> type[Resource] | None:
             return TrustBundle
         case keys.SigningKeyKey():
             return SealedKey
+        case keys.RotationKey():
+            return Rotation
         case keys.AdministratorKey():
             return Administrator
         case keys.LeaderKey():
@@ -57,7 +69,10 @@ def kind_at(key: keys.Key) -> type[Resource] | None:
 def is_enforced(key: keys.Key) -> bool:
     """Whether node proxies act on what lies at `key`; all else may change without their taking notice."""
     match key:
-        case keys.MeshKey() | keys.NodeRecordKey() | keys.WorkloadKey():
+        case keys.MeshKey() | keys.BundleKey() | keys.NodeRecordKey() | keys.WorkloadKey():
+            return True
+        case keys.EnrolmentKey():
+            # For what they say of whose records count.
             return True
         case keys.ResourceKey(plural=plural):
             return plural in ENFORCED_PLURALS
@@ -66,6 +81,31 @@ def is_enforced(key: keys.Key) -> bool:
             return plural == Service.PLURAL
         case _:
             return False
+
+
+# Where `is_enforced` may find anything, as prefixes: what a node proxy reads, and may read.
+ENFORCED_PREFIXES: Final = (
+    *(f"{plural}/" for plural in sorted(ENFORCED_PLURALS)),
+    keys.render(keys.BundleKey()),
+    "enrolments/",
+    keys.render(keys.MeshKey()),
+    "nodes/",
+    f"status/{Service.PLURAL}/",
+)
+
+
+def closed_namespaces(unread: Iterable[str]) -> dict[str, str]:
+    """Give the namespaces that admit nobody, each with the key to blame.
+
+    `unread` are the keys that hold something, no version of which has ever parsed.
+    """
+    closed: dict[str, str] = {}
+    for text in sorted(unread):
+        key = keys.parse(text)
+        if isinstance(key, keys.ResourceKey) and key.plural in _GUARDING:
+            everywhere = key.namespace == ROOT_NAMESPACE
+            closed.setdefault(EVERY_NAMESPACE if everywhere else key.namespace, text)
+    return closed
 
 
 def parse_at(key: str, value: bytes) -> Resource:
@@ -107,7 +147,7 @@ def _claims(key: keys.Key, resource: Resource) -> list[tuple[str, str, str]]:
             ]
         case keys.EnrolmentKey(), Enrolment():
             return [(name, metadata.name, key.node), ("spec.node", resource.spec.node, key.node)]
-        case ((keys.NodeRecordKey() | keys.NodeStatusKey()), _):
+        case ((keys.NodeRecordKey() | keys.NodeStatusKey() | keys.NodeDecisionsKey()), _):
             return [(name, metadata.name, key.node)]
         case keys.AdministratorKey(), _:
             return [(name, metadata.name, key.name)]

@@ -24,7 +24,8 @@ import trio
 from google.protobuf.message import Message
 
 from registry.errors import ConfigError, Conflict, RegistryError, StoreError, StoreForbidden, StoreUnavailable
-from registry.store.base import KeyIs, KeyValue, Listing, WatchEvent, Write
+from registry.store.accounts import EtcdAccounts
+from registry.store.base import KeyIs, KeyValue, Listing, Progress, WatchEvent, Write, list_all
 from registry.store.bridge import wait_future, wait_next
 from registry.store.cluster import FIRST_PAUSE, Cluster, Failed
 from registry.store.config import EtcdConfig
@@ -32,7 +33,7 @@ from registry.store.faults import AUTH_DISABLED, Fault, judge, judge_watch_end
 from registry.store.lease import RENEWALS_PER_TTL, HeldLease, in_background, keep_alive, revoke_quietly
 from registry.store.messages import Messages
 from registry.store.protobuf import build_etcd_messages
-from registry.store.resume import Deliver, Ended, Relist, Resume, Verify
+from registry.store.resume import Deliver, Ended, Relist, ResumeAll, Verify
 
 # grpc reads these on import. Its fork handlers only warn when a process with calls under way starts another,
 # which agent and tests do by fork and exec; its own log repeats what we raise.
@@ -102,9 +103,9 @@ class _Member:
             raise ConfigError(f"etcd: cannot read {error.filename}: {error.strerror}") from error
         channel = self._client.channel
         auth = etcdrpc.AuthStub(channel)
-        # The two streams carry one request each, then our half-close; etcd goes on answering (its JSON
+        # The two streams carry their first requests, then our half-close; etcd goes on answering (its JSON
         # gateway relies on it). That spares a thread of grpc's per stream to feed it requests.
-        self._watch = channel.unary_stream(
+        self._watch = channel.stream_stream(
             "/etcdserverpb.Watch/Watch",
             request_serializer=etcdrpc.WatchRequest.SerializeToString,
             response_deserializer=etcdrpc.WatchResponse.FromString,
@@ -123,6 +124,14 @@ class _Member:
             etcdrpc.LeaseRevokeRequest: self._client.leasestub.LeaseRevoke,
             etcdrpc.LeaseKeepAliveRequest: keep_alive,
             etcdrpc.AuthenticateRequest: auth.Authenticate,
+            etcdrpc.AuthUserListRequest: auth.UserList,
+            etcdrpc.AuthUserAddRequest: auth.UserAdd,
+            etcdrpc.AuthUserDeleteRequest: auth.UserDelete,
+            etcdrpc.AuthUserGrantRoleRequest: auth.UserGrantRole,
+            etcdrpc.AuthRoleListRequest: auth.RoleList,
+            etcdrpc.AuthRoleAddRequest: auth.RoleAdd,
+            etcdrpc.AuthRoleDeleteRequest: auth.RoleDelete,
+            etcdrpc.AuthRoleGrantPermissionRequest: auth.RoleGrantPermission,
         }
 
     async def ask(self, request: Message, token: str, seconds: float) -> _Response:
@@ -138,9 +147,11 @@ class _Member:
             raise Failed(self._judge(error)) from error
 
     @contextmanager
-    def open_watch(self, request: Message, token: str) -> Iterator[Callable[[], Awaitable[_Response]]]:
-        """Open a watch stream; gives the function that waits for its next answer, which raises `Failed`."""
-        call = self._watch(request, metadata=_metadata(token))
+    def open_watch(
+        self, requests: Sequence[Message], token: str
+    ) -> Iterator[Callable[[], Awaitable[_Response]]]:
+        """Open a stream of watches; gives what waits for its next answer, which raises `Failed`."""
+        call = self._watch(iter(requests), metadata=_metadata(token))
 
         async def wait_answer() -> _Response:
             try:
@@ -172,17 +183,26 @@ def _metadata(token: str) -> tuple[tuple[str, str], ...]:
 async def open_etcd(config: EtcdConfig) -> AsyncIterator["EtcdStore"]:
     """Open the store; connects at the first call, so that it opens with etcd down.
 
-    The files named in `config` are read here, once: a renewed certificate needs a new store.
+    The files named in `config` are read here, and by `EtcdStore.reconnect`.
 
     Raises:
         ConfigError: a file cannot be read.
     """
+    store = EtcdStore(config, _open_members(config))
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _open_members(config: EtcdConfig) -> list[_Member]:
     with ExitStack() as stack:
         members = []
         for endpoint in config.endpoints:
             members.append(_Member(endpoint, config))
             stack.callback(members[-1].close)
-        yield EtcdStore(config, members)
+        stack.pop_all()
+    return members
 
 
 class EtcdStore:
@@ -201,9 +221,33 @@ class EtcdStore:
     """
 
     def __init__(self, config: EtcdConfig, members: Sequence[_Member]) -> None:
+        self._members = members
         self._messages = Messages(etcdrpc, config.prefix)
         sign_in = None if config.user is None else partial(_sign_in, config.user, config.password)
         self._cluster = Cluster(members, timeout=config.timeout, sign_in=sign_in)
+        self.accounts = EtcdAccounts(etcdrpc, config.prefix, self._ask)
+
+    def close(self) -> None:
+        """Close the connections; what is under way fails."""
+        for member in self._members:
+            member.close()
+
+    async def reconnect(self, config: EtcdConfig) -> None:
+        """Connect anew, with the files as they are now; `config` may differ in nothing else but these.
+
+        The old connections are closed after the timeout, when no call is under way any more; watches go on
+        by themselves. Cancelling closes them at once.
+
+        Raises:
+            ConfigError: a file cannot be read; the old connections stay.
+        """
+        old, self._members = self._members, _open_members(config)
+        self._cluster.replace(self._members)
+        try:
+            await trio.sleep(config.timeout)
+        finally:
+            for member in old:
+                member.close()
 
     async def get(self, key: str) -> KeyValue | None:
         """Read one key."""
@@ -250,7 +294,8 @@ class EtcdStore:
         demanded = {condition.key for condition in conditions if condition.revision}
         guarded = any(write.key in demanded for write in writes)
         if writes and not guarded:
-            await self._ask(self._messages.get(""), deadline=deadline)
+            # A key that is to be written may be read too; others perhaps not.
+            await self._ask(self._messages.get(writes[0].key), deadline=deadline)
         doubtful = False
         try:
             try:
@@ -291,16 +336,16 @@ class EtcdStore:
         """Grant a lease that nobody keeps alive: its keys vanish after `ttl` seconds."""
         return int((await self._ask(etcdrpc.LeaseGrantRequest(TTL=ttl))).ID)
 
-    async def watch(self, prefix: str, *, after: int) -> AsyncGenerator[WatchEvent, None]:
-        """Give every change under `prefix` whose revision is above `after`, in order, once each, for ever.
+    async def watch(self, *prefixes: str, after: int) -> AsyncGenerator[WatchEvent, None]:
+        """Give every change under `prefixes` after the revision `after`, in order, once each, for ever.
 
         A `Progress` follows each batch, and says that the watch is in touch again after a break. Nothing is
         read ahead: a slow reader slows the stream down, not the memory up.
 
         Raises:
-            StoreForbidden: the credentials may not read the prefix.
+            StoreForbidden: the credentials may not read one of the prefixes.
         """
-        resume = Resume(after)
+        resume = ResumeAll(len(prefixes), after)
         pause = FIRST_PAUSE
         refreshed = interrupted = False
         while True:
@@ -309,23 +354,24 @@ class EtcdStore:
             error: RegistryError | None = None
             try:
                 token = await self._cluster.token(member)
-                with member.open_watch(
-                    self._messages.watch(prefix, resume.open_stream()), token
-                ) as wait_answer:
+                starts = zip(prefixes, resume.open_stream(), strict=True)
+                requests = [self._messages.watch(prefix, start) for prefix, start in starts]
+                with member.open_watch(requests, token) as wait_answer:
                     while True:
                         step = resume.receive(self._messages.answer(await wait_answer()))
                         match step:
                             case Deliver(events):
-                                if interrupted:
-                                    log.info("watch resumed", prefix=prefix, after=resume.after)
-                                pause, refreshed, interrupted = FIRST_PAUSE, False, False
+                                if events and isinstance(events[-1], Progress):
+                                    if interrupted:
+                                        log.info("watch resumed", prefixes=prefixes, after=resume.after)
+                                    pause, refreshed, interrupted = FIRST_PAUSE, False, False
                                 for event in events:
                                     yield event
                             case Relist():
-                                yield resume.relisted(await self.list(prefix))
+                                yield resume.relisted(await list_all(self, prefixes))
                                 break
                             case Verify():
-                                listing = await self.list(prefix)
+                                listing = await list_all(self, prefixes)
                                 if listing.revision < resume.after:
                                     yield resume.relisted(listing)
                                     break
@@ -341,14 +387,14 @@ class EtcdStore:
             if error is None:
                 continue
             if isinstance(error, StoreForbidden):
-                # The reason etcd gives may be a token that is no longer accepted.
-                if refreshed or not self._cluster.signs_in:
+                # The reason may be a token that is no longer accepted, or that users were just changed.
+                if refreshed:
                     raise error
                 refreshed = True
                 self._cluster.forget(token)
                 continue
             if not interrupted:
-                log.warning("watch interrupted", prefix=prefix, after=resume.after, reason=str(error))
+                log.warning("watch interrupted", prefixes=prefixes, after=resume.after, reason=str(error))
             interrupted = True
             self._cluster.leave(member)
             # Spread, so that a restarted member is not met by everyone at once.

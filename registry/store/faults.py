@@ -40,6 +40,7 @@ _FORBIDDEN = {
     "user name not found": "etcd at {at} has no user of the name in our client certificate; add it there",
     "permission denied": "etcd at {at} denies permission; grant the user's role the keys under our prefix",
 }
+_TAKEN = ("user name already exists", "role name already exists")
 # What a member that has no users answers to a login.
 AUTH_DISABLED = "authentication is not enabled"
 _CERTIFICATE_REFUSED = "it wants a client certificate, or refuses ours; see cert, key and the roots it trusts"
@@ -67,6 +68,8 @@ def judge(code: str, details: str, *, at: str) -> Fault:
     for text, sentence in _FORBIDDEN.items():
         if text in details:
             return Fault(Remedy.NONE, StoreForbidden(sentence.format(at=at)))
+    if any(text in details for text in _TAKEN):
+        return Fault(Remedy.NONE, Conflict(f"etcd at {at}: {details}"))
     match code:
         case "PERMISSION_DENIED" | "UNAUTHENTICATED":
             return Fault(Remedy.NONE, StoreForbidden(f"etcd at {at} refuses us: {details}"))

@@ -49,6 +49,13 @@ class NodeStatusKey:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeDecisionsKey:
+    """``nodes/<node>/decisions``."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkloadKey:
     """``nodes/<node>/workloads/<namespace>/<name>``."""
 
@@ -84,6 +91,11 @@ class SigningKeyKey:
 
 
 @dataclass(frozen=True, slots=True)
+class RotationKey:
+    """``ca/rotation``: there while a signing certificate is being changed."""
+
+
+@dataclass(frozen=True, slots=True)
 class AdministratorKey:
     """``administrators/<name>``: the hash of an administrator's bearer token."""
 
@@ -103,11 +115,13 @@ Key = (
     | StatusKey
     | NodeRecordKey
     | NodeStatusKey
+    | NodeDecisionsKey
     | WorkloadKey
     | EnrolmentKey
     | TokenKey
     | BundleKey
     | SigningKeyKey
+    | RotationKey
     | AdministratorKey
     | LeaderKey
 )
@@ -129,6 +143,8 @@ def render(key: Key) -> str:
             return f"nodes/{node}/record"
         case NodeStatusKey(node):
             return f"nodes/{node}/status"
+        case NodeDecisionsKey(node):
+            return f"nodes/{node}/decisions"
         case WorkloadKey(node, namespace, name):
             return f"nodes/{node}/workloads/{namespace}/{name}"
         case EnrolmentKey(node):
@@ -139,6 +155,8 @@ def render(key: Key) -> str:
             return "ca/bundle"
         case SigningKeyKey(id_):
             return f"ca/keys/{id_}"
+        case RotationKey():
+            return "ca/rotation"
         case AdministratorKey(name):
             return f"administrators/{name}"
         case LeaderKey(role):
@@ -160,6 +178,8 @@ def parse(text: str) -> Key | None:
             return NodeRecordKey(node)
         case ["nodes", node, "status"]:
             return NodeStatusKey(node)
+        case ["nodes", node, "decisions"]:
+            return NodeDecisionsKey(node)
         case ["nodes", node, "workloads", namespace, name]:
             return WorkloadKey(node, namespace, name)
         case ["enrolments", node]:
@@ -170,6 +190,8 @@ def parse(text: str) -> Key | None:
             return BundleKey()
         case ["ca", "keys", id_]:
             return SigningKeyKey(id_)
+        case ["ca", "rotation"]:
+            return RotationKey()
         case ["administrators", name]:
             return AdministratorKey(name)
         case ["leader", role]:

@@ -169,8 +169,8 @@ class MemoryStore:
         self._lot.unpark_all()
         return self._last_lease
 
-    async def watch(self, prefix: str, *, after: int) -> AsyncGenerator[WatchEvent, None]:
-        """Give every change under `prefix` whose revision is above `after`, in order, once each, for ever."""
+    async def watch(self, *prefixes: str, after: int) -> AsyncGenerator[WatchEvent, None]:
+        """Give every change under `prefixes` after the revision `after`, in order, once each, for ever."""
         await trio.lowlevel.checkpoint()
         greeted = False
         while True:
@@ -178,13 +178,13 @@ class MemoryStore:
             if self._out:
                 await self._lot.park()
             elif max(after, 1) < self._compacted or after > self._revision:
-                listing = _listing(self._items, prefix, self._revision)
+                listing = _listing(self._items, prefixes, self._revision)
                 after, greeted = listing.revision, False
                 yield Relisted(listing)
             elif not greeted:
                 greeted = True
                 yield Progress(after)
-            elif events := self._next_events(prefix, after):
+            elif events := self._next_events(prefixes, after):
                 after = revision_of(events[-1])
                 for event in events:
                     yield event
@@ -209,11 +209,11 @@ class MemoryStore:
         for lease in [id_ for id_, lease in self._leases.items() if lease.expires <= now]:
             self.expire(lease)
 
-    def _next_events(self, prefix: str, after: int) -> Sequence[Changed | Removed]:
-        """Give the events of the next revision that has any for `prefix`."""
+    def _next_events(self, prefixes: tuple[str, ...], after: int) -> Sequence[Changed | Removed]:
+        """Give the events of the next revision that has any for `prefixes`."""
         found: list[Changed | Removed] = []
         for event in self._history:
-            if revision_of(event) <= after or not _key_of(event).startswith(prefix):
+            if revision_of(event) <= after or not _key_of(event).startswith(prefixes):
                 continue
             if found and revision_of(event) > revision_of(found[0]):
                 break
@@ -262,6 +262,6 @@ def _apply(
             items.pop(event.key, None)
 
 
-def _listing(items: dict[str, KeyValue], prefix: str, revision: int) -> Listing:
+def _listing(items: dict[str, KeyValue], prefix: str | tuple[str, ...], revision: int) -> Listing:
     found = (items[key] for key in sorted(items) if key.startswith(prefix))
     return Listing(tuple(found), revision)

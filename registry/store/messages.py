@@ -46,6 +46,7 @@ class RawWatchResponse(Protocol):
     compact_revision: int
     fragment: bool
     cancel_reason: str
+    watch_id: int
 
 
 class Messages:
@@ -125,6 +126,7 @@ class Messages:
             compacted=response.compact_revision,
             fragment=response.fragment,
             reason=response.cancel_reason,
+            watch=response.watch_id,
         )
 
     def _message(self, name: str, /, **fields: object) -> Message:

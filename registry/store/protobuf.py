@@ -22,6 +22,9 @@ def build_etcd_messages(name: str, folder: Path) -> ModuleType:
     # etcd 3.4 cuts large watch answers if asked to; the numbers are those of its rpc.proto.
     add_flag(files[-1], "WatchCreateRequest", "fragment", 8)
     add_flag(files[-1], "WatchResponse", "fragment", 7)
+    # And it has users without passwords.
+    add_message(files[1], "UserAddOptions", "no_password")
+    add_part(files[-1], "AuthUserAddRequest", "options", 3, f".{files[1].package}.UserAddOptions")
     return build_module(name, files)
 
 
@@ -48,6 +51,29 @@ def add_flag(file: descriptor_pb2.FileDescriptorProto, message: str, name: str, 
         if candidate.name == message and all(field.name != name for field in candidate.field):
             candidate.field.add(
                 name=name, number=number, type=_Field.TYPE_BOOL, label=_Field.LABEL_OPTIONAL, json_name=name
+            )
+
+
+def add_message(file: descriptor_pb2.FileDescriptorProto, message: str, flag: str) -> None:
+    """Add a message of one bool field that a newer version of the protocol has."""
+    if all(candidate.name != message for candidate in file.message_type):
+        file.message_type.add(name=message)
+    add_flag(file, message, flag, 1)
+
+
+def add_part(
+    file: descriptor_pb2.FileDescriptorProto, message: str, name: str, number: int, type_name: str
+) -> None:
+    """Add a field that holds a message, which a newer version of the protocol has."""
+    for candidate in file.message_type:
+        if candidate.name == message and all(field.name != name for field in candidate.field):
+            candidate.field.add(
+                name=name,
+                number=number,
+                type=_Field.TYPE_MESSAGE,
+                type_name=type_name,
+                label=_Field.LABEL_OPTIONAL,
+                json_name=name,
             )
 
 

@@ -1,6 +1,7 @@
 """Where a watch stands, so that it can go on after any break: no event lost, none doubled. Pure.
 
 One `Resume` outlives the streams of its watch. It takes what each stream answers and says what to do.
+`ResumeAll` does so for the watches that share a stream, one for each prefix.
 
 Three things about etcd decide its shape:
 
@@ -29,6 +30,7 @@ class Answer:
     compacted: int = 0
     fragment: bool = False
     reason: str = ""
+    watch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,3 +117,45 @@ class Resume:
             return Deliver(())
         self._after = revision_of(ready[-1])
         return Deliver((*ready, Progress(self._after)))
+
+
+class ResumeAll:
+    """The positions of several watches on one stream, numbered in the order they are opened.
+
+    Each has a position of its own: a stream that catches up serves one watch after the other, and what one
+    has been given says nothing about another.
+    """
+
+    def __init__(self, count: int, after: int) -> None:
+        self._watches = tuple(Resume(after) for _ in range(count))
+        self._opened: dict[int, Resume] = {}
+
+    @property
+    def after(self) -> int:
+        """The revision up to which everything has been given, of every watch."""
+        return min(watch.after for watch in self._watches)
+
+    def open_stream(self) -> tuple[int, ...]:
+        """Begin a new stream; gives the revision at which each watch must start."""
+        self._opened.clear()
+        return tuple(watch.open_stream() for watch in self._watches)
+
+    def relisted(self, listing: Listing) -> Relisted:
+        """Go on from a listing of everything."""
+        for watch in self._watches:
+            watch.relisted(listing)
+        return Relisted(listing)
+
+    def receive(self, answer: Answer) -> Step:
+        """Take what the stream answered; say what to do about it."""
+        if answer.created and not answer.canceled:
+            # etcd answers in the order it was asked, and numbers the watches as it likes.
+            self._opened[answer.watch] = self._watches[len(self._opened)]
+        # One that was never opened is one that etcd refuses to open: whose it is makes no difference.
+        step = self._opened.get(answer.watch, self._watches[0]).receive(answer)
+        if not isinstance(step, Deliver):
+            return step
+        events = tuple(event for event in step.events if not isinstance(event, Progress))
+        if len(self._opened) < len(self._watches) or not step.events:
+            return Deliver(events)
+        return Deliver((*events, Progress(self.after)))

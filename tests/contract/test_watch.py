@@ -5,7 +5,7 @@ from contextlib import aclosing
 import pytest
 import trio
 
-from registry.store.base import Changed, Delete, Progress, Put, Relisted, Removed, Store
+from registry.store.base import Changed, Delete, Progress, Put, Relisted, Removed, Store, list_all
 from tests.contract.conftest import Subject
 from tests.contract.events import contents, replay, revision_of, take, values, wait_progress
 
@@ -195,3 +195,48 @@ class TestCancellation:
         await watch.aclose()
         with pytest.raises(StopAsyncIteration):
             await anext(watch)
+
+
+async def test_several_prefixes(store: Store) -> None:
+    """A watch of several prefixes gives what is under each of them, each in order, and nothing else."""
+    revision = await store.put("a/1", b"0")
+    async with aclosing(store.watch("b/", "d/", after=revision)) as watch:
+        assert await wait_progress(watch) == revision
+        for key in ("a/1", "b/1", "c/1", "d/1", "b/2", "e"):
+            await store.put(key, key.encode())
+        given = values(await take(watch, 3))
+    assert sorted(given, key=str) == [b"b/1", b"b/2", b"d/1"]
+    assert given.index(b"b/1") < given.index(b"b/2")
+
+
+async def test_several_prefixes_catch_up(store: Store) -> None:
+    """A watch of several prefixes misses nothing of what happened before it, under any of them."""
+    start = (await store.list("")).revision
+    for number in range(20):
+        await store.put(f"{'bd'[number % 2]}/{number}", b"1")
+    async with aclosing(store.watch("b/", "d/", "f/", after=start)) as watch:
+        events = await take(watch, 20)
+    assert len(replay(events)) == 20
+
+
+async def test_several_prefixes_relisted_whole(subject: Subject) -> None:
+    """Where the history is compacted, a watch of several prefixes gives all that stands under all of them."""
+    store = subject.store
+    await store.put("b/1", b"1")
+    for key in ("c/1", "d/1"):
+        revision = await store.put(key, b"1")
+    await subject.compact(revision)
+    async with aclosing(store.watch("b/", "d/", after=1)) as watch:
+        (event,) = await take(watch, 1)
+        assert isinstance(event, Relisted)
+        assert [item.key for item in event.listing.items] == ["b/1", "d/1"]
+        await store.put("d/2", b"2")
+        assert values(await take(watch, 1)) == [b"2"]
+
+
+async def test_list_all(store: Store) -> None:
+    """A listing of several prefixes is ordered by key and of one revision."""
+    for key in ("d/1", "c/1", "b/1"):
+        revision = await store.put(key, b"1")
+    listing = await list_all(store, ("d/", "b/"))
+    assert ([item.key for item in listing.items], listing.revision) == (["b/1", "d/1"], revision)

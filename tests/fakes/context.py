@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import structlog
@@ -14,6 +15,7 @@ from node_proxy.dataplane.tables import Tables
 from node_proxy.snapshot import LocalWorkload, ServiceView, Snapshot
 from node_proxy.tunnel.tls import TlsContexts
 from registry.model.authorization import AuthorizationPolicy
+from registry.model.enrolment import FederatedDomain, Revocation
 from registry.model.mesh import DefaultAuthorization
 from tests.integration.certificates import TRUST_DOMAIN, Authority, Leaf
 
@@ -45,14 +47,22 @@ def snapshot(
     )
 
 
-def tls_contexts(authority: Authority, *leaves: Leaf) -> TlsContexts:
+def tls_contexts(
+    authority: Authority,
+    *leaves: Leaf,
+    federated: tuple[FederatedDomain, ...] = (),
+    revocations: tuple[Revocation, ...] = (),
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> TlsContexts:
     """Give the TLS of a host that holds `leaves`, the first of them by default."""
     update = CredentialsUpdate(
         credentials=tuple(leaf.credential() for leaf in leaves),
         default_identity=leaves[0].identity,
         roots_pem=authority.root_pem,
+        federated=federated,
+        revocations=revocations,
     )
-    return TlsContexts(update, trust_domain=TRUST_DOMAIN)
+    return TlsContexts(update, trust_domain=TRUST_DOMAIN, now=now)
 
 
 @dataclass
@@ -76,7 +86,7 @@ class Scene:
 
     def enforce(self, state: Snapshot) -> None:
         """Put other tables in force, as a worker does."""
-        self.context.enforced.tables = Tables(state)
+        self.context.enforced.tables = Tables(state, self.context.enforced.tables)
 
 
 def scene(

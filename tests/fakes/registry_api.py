@@ -28,6 +28,8 @@ class FakeRegistry(httpx.BaseTransport):
         self.stored: dict[str, tuple[int, bytes]] = {}
         self.revision = 1
         self.nodes: list[dict[str, Any]] = []
+        self.etcd_users: bool | None = True
+        self.decided: list[tuple[str, str, dict[str, Any]]] = []
         self.services: list[dict[str, Any]] = []
         self.proxies: list[dict[str, Any]] = []
         self.tokens: list[dict[str, Any]] = []
@@ -63,7 +65,16 @@ class FakeRegistry(httpx.BaseTransport):
                 made = {"id": "t1", "token": "nm1.t1.secret.ab12", "expiresAt": "2026-01-01T13:00:00Z"}
                 return httpx.Response(200, json=made)
             case "GET", ["nodes"]:
-                return httpx.Response(200, json={"items": self.nodes})
+                return httpx.Response(200, json={"items": self.nodes, "etcdUsers": self.etcd_users})
+            case "POST", ["nodes", node, "revoke"]:
+                self.decided.append((node, "revoke", json.loads(request.content)))
+                return httpx.Response(200, json={"node": node, "enrolled": node != "nobody"})
+            case "POST", ["nodes", node, decision]:
+                asked = json.loads(request.content or "{}")
+                self.decided.append((node, decision, asked))
+                identities = asked.get("identities", [])
+                answer = {"node": node, "identities": identities, "changed": node != "unchanged"}
+                return httpx.Response(200, json=answer)
             case "GET", ["proxy", "status"]:
                 return httpx.Response(200, json={"revision": self.revision, "items": self.proxies})
             case "GET", ["services"]:

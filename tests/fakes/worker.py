@@ -2,7 +2,8 @@
 
 Run as ``python -m tests.fakes.worker [--mode MODE] --control-fd N``. Modes: ``good``; ``crash`` (dies at
 once); ``slow`` (never reads its control socket); ``stubborn`` (hears neither Drain nor SIGTERM);
-``nonsense`` (breaks the protocol). As samples it reports what it was given, so that a test can ask.
+``nonsense`` (breaks the protocol); ``deciding`` (tells of a denial with every answer). As samples it
+reports what it was given, so that a test can ask.
 """
 
 import argparse
@@ -14,6 +15,8 @@ import time
 
 from node_proxy.control import (
     CredentialsUpdate,
+    Decided,
+    Decisions,
     Drain,
     MessageReader,
     Ready,
@@ -23,6 +26,24 @@ from node_proxy.control import (
     ToWorker,
     WorkerConfig,
     encode,
+)
+from registry.model.decision import Outcome
+
+DENIAL = Decided(
+    outcome=Outcome.DENIED,
+    reason="denied",
+    policy="default/no-web",
+    source="spiffe://nodemesh.local/ns/default/sa/web",
+    source_ip="10.77.0.2",
+    remote_ip="",
+    destination_ip="",
+    sni="",
+    destination="default/api",
+    port=8080,
+    count=1,
+    first_ago=0.5,
+    last_ago=0.5,
+    ids=("0a1b2c3d-0",),
 )
 
 
@@ -60,7 +81,12 @@ class FakeWorker:
             case Drain():
                 return self._mode == "stubborn"
         if self._credentials is not None and self._revision is not None:
-            self._control.sendall(encode(Ready(revision=self._revision)) + encode(self._report()))
+            self._control.sendall(
+                encode(Ready(revision=self._revision, generation=self._credentials.generation))
+                + encode(self._report())
+            )
+            if self._mode == "deciding":
+                self._control.sendall(encode(Decisions(decided=(DENIAL,))))
         return True
 
     def _report(self) -> Report:

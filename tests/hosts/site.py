@@ -19,7 +19,13 @@ from tests.support.namespaces import Fabric
 from tests.support.plans import render_service
 from tests.support.processes import REPOSITORY, wait_until
 
-WEB = {"name": "web", "ports": [8080], "labels": {"app": "web"}, "health": {"type": "none"}}
+WEB = {
+    "name": "web",
+    "ports": [8080],
+    "labels": {"app": "web"},
+    "health": {"type": "none"},
+    "unit": "web.service",
+}
 API = {
     "name": "api",
     "ports": [8081],

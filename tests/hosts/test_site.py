@@ -44,6 +44,22 @@ def test_call_through_the_mesh(site: Site) -> None:
     }
 
 
+def test_another_unit(site: Site) -> None:
+    """A call of another unit of the same machine is not web's: it is refused, and the log names the unit."""
+    virtual = json.loads(site.meshctl("service", "get", "api", "--output", "json"))["vips"]
+    (address,) = (vip for vip in virtual if "." in vip)
+    call = ["curl", "--silent", "--show-error", "--max-time", "10", f"http://{address}/"]
+    stranger = site.web1.run(
+        "systemd-run", "--unit=stranger", "--wait", "--pipe", "--property=DynamicUser=yes", *call, check=False
+    )
+    assert stranger.returncode != 0, stranger.stdout
+    refused = [record for record in site.web1.records(PROXY) if record["event"] == "stream refused"]
+    assert ("spiffe://nodemesh.local/node/web-1", "stranger.service") in {
+        (record["source"], record.get("caller_unit")) for record in refused
+    }
+    site.wait_answered()
+
+
 def test_units_are_well_formed(site: Site) -> None:
     """The units hold nothing that systemd remarks on."""
     done = site.web1.run("systemd-analyze", "verify", PROXY, REGISTRY)

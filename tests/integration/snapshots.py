@@ -1,6 +1,8 @@
 """Short ways to write the snapshots and policies that these tests hand to workers."""
 
-from node_proxy.snapshot import Endpoint, LocalWorkload, ServicePortView, ServiceView, Snapshot
+import msgspec
+
+from node_proxy.snapshot import Endpoint, LocalWorkload, OwnerRule, ServicePortView, ServiceView, Snapshot
 from registry.model.authorization import (
     Action,
     AuthorizationPolicy,
@@ -52,6 +54,11 @@ def local(account: str, *ports: int, namespace: str = "default", dial: str = "12
         ports=ports,
         dial=dial,
     )
+
+
+def owned(account: str, owner: OwnerRule) -> LocalWorkload:
+    """Give a workload of this host that says which processes speak for it."""
+    return msgspec.structs.replace(local(account), owner=owner)
 
 
 def snapshot(

@@ -71,11 +71,11 @@ def envoy_to_worker(
         workload = stack.enter_context(run_workload(handler))
         worker.start(
             snapshot(worker, workloads=(local("api", workload.port),)),
-            [worker_leaf or authority.issue(API)],
+            [worker_leaf or authority.issue(API, node="app-1")],
             authority.root_pem,
         )
         config = hbone_client(
-            leaf=envoy_leaf or authority.issue(WEB),
+            leaf=envoy_leaf or authority.issue(WEB, node="web-1"),
             roots_pem=authority.root_pem,
             tunnel=(worker.address, worker.tunnel_port),
             authority=f"{worker.address}:{workload.port}",
@@ -100,7 +100,7 @@ def worker_to_envoy(
         stack.enter_context(stopping(worker))
         workload = stack.enter_context(run_workload(handler))
         config = hbone_server(
-            leaf=envoy_leaf or authority.issue(API),
+            leaf=envoy_leaf or authority.issue(API, node="app-1"),
             roots_pem=authority.root_pem,
             address=ENVOY_ADDRESS,
             authority=f"{ENVOY_ADDRESS}:{workload.port}",
@@ -112,7 +112,7 @@ def worker_to_envoy(
         peer = endpoint("envoy", ENVOY_ADDRESS, envoy.port, workload.port, identity=API)
         worker.start(
             snapshot(worker, services=(service(SERVICE, SERVICE_PORT, peer),), workloads=(local("web"),)),
-            [authority.issue(WEB)],
+            [authority.issue(WEB, node="web-1")],
             authority.root_pem,
         )
         port = worker.ports[f"{SERVICE}:{SERVICE_PORT}"]

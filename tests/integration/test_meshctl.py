@@ -62,11 +62,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     config = tmp_path_factory.mktemp("meshctl") / "meshctl.toml"
     founded, stop, stopped = trio.Event(), trio.Event(), trio.Event()
 
+    async def give_kek() -> KeyFile:
+        return kek
+
     async def run() -> None:
         await found(
             store,
             trust_domain="nodemesh.local",
-            make_kek=lambda: kek,
+            make_kek=give_kek,
             server=server,
             admin_config=config,
             clock=utc_now,

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 
 from registry.api.auth import new_administrator
 from registry.ca.authority import Authority, make_founding
-from registry.ca.enrolment import Registrar
+from registry.ca.enrolment import Registrar, Requests
 from registry.ca.sealing import KeyFile
 from registry.clock import utc_now
 from registry.errors import Unauthenticated
@@ -58,8 +58,8 @@ class Served:
 @pytest.fixture
 async def served(etcd_store: EtcdStore) -> AsyncIterator[Served]:
     founding = make_founding(trust_domain=TRUST_DOMAIN, kek=KEK, now=utc_now())
-    token, administrator = new_administrator("admin")
-    assert await etcd_store.commit(founding.conditions, [*founding.writes, administrator])
+    token, administrator = new_administrator("admin", now=utc_now())
+    assert await etcd_store.commit(founding.conditions, [*founding.writes, founding.sign(administrator)])
     authority = await Authority.load(etcd_store, kek=KEK, clock=utc_now)
     listener = listen(Address("127.0.0.1", 0))
     url = f"https://127.0.0.1:{listener.getsockname()[1]}"
@@ -129,7 +129,7 @@ async def test_two_nodes_race(served: Served, etcd_endpoint: str, etcd_prefix: s
 
     async def attempt(registrar: Registrar, token: str, node: str) -> None:
         try:
-            await registrar.join(token=token, node=node, csr=make_csr(new_key()))
+            await registrar.join(token=token, node=node, requests=Requests(make_csr(new_key())))
         except Unauthenticated:
             lost.append(node)
         else:

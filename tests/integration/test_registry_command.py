@@ -17,6 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from registry.ca.issuer import to_pem
+from registry.clock import utc_now
+from tests.registry.ca.company import Company
 
 REGISTRY = str(Path(sys.executable).parent / "nodemesh-registry")
 DEADLINE = 30.0
@@ -41,6 +47,9 @@ class Operator:
 
     def command(self, name: str, *more: str) -> list[str]:
         """Give a command line; later options win."""
+        if name == "ca":
+            # Those commands do not serve, so they listen nowhere.
+            return [REGISTRY, name, more[0], *self._options[:6], *more[1:]]
         return [REGISTRY, name, *self._options, *more]
 
     def run(self, name: str, *more: str) -> subprocess.CompletedProcess[str]:
@@ -127,7 +136,7 @@ def test_serve(operator: Operator, number: signal.Signals) -> None:
     """What init wrote opens what serve serves, and a signal ends it cleanly."""
     assert operator.run("init").returncode == 0
     with running(operator.command("serve"), lambda: operator.ask("/v1/nodes")) as process:
-        assert operator.ask("/v1/nodes") == {"items": []}
+        assert operator.ask("/v1/nodes")["items"] == []
         process.send_signal(number)
         output, _ = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, output
@@ -148,6 +157,80 @@ def test_passphrase(operator: Operator, tmp_path: Path) -> None:
     command = operator.command("serve", "--ca-passphrase-file", str(right))
     with running(command, lambda: operator.ask("/v1/nodes")) as process:
         assert process.poll() is None
+
+
+def test_key_from_elsewhere(operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command prints seals the keys, and opens them again from a systemd credential."""
+    (tmp_path / "kek").write_text("k" * 64 + "\n")
+    command = f"cat {tmp_path / 'kek'}"
+    assert operator.run("init", "--ca-key-command", command).returncode == 0
+    assert not (operator.state / "kek").exists()
+    code, says = operator.fails("serve", "--ca-key-command", "false")
+    assert (code, "failed with exit code 1" in says) == (2, True)
+    code, says = operator.fails("serve", "--ca-key-command", command, "--ca-key-credential", "kek")
+    assert (code, "one source" in says) == (2, True)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    serve = operator.command("serve", "--ca-key-credential", "kek")
+    with running(serve, lambda: operator.ask("/v1/nodes")) as process:
+        assert process.poll() is None
+
+
+class TestExternalRoot:
+    @pytest.fixture
+    def company(self) -> Company:
+        """Give an authority whose key the registry never sees."""
+        return Company(now=utc_now())
+
+    def certified(self, operator: Operator, company: Company, folder: Path) -> list[str]:
+        """Have the registry's request certified; gives the files of root and intermediate."""
+        done = operator.run("ca", "csr")
+        assert done.returncode == 0, done.stderr
+        request = x509.load_pem_x509_csr(done.stdout.encode())
+        files = [folder / "root.pem", folder / "intermediate.pem"]
+        files[0].write_text(company.root_pem)
+        files[1].write_text(to_pem(company.certify(request.public_key(), subject=request.subject)))
+        return [str(path) for path in files]
+
+    def test_founded(self, operator: Operator, company: Company, tmp_path: Path) -> None:
+        """A mesh founded on the company's root serves, and meshctl's configuration trusts that root."""
+        root, intermediate = self.certified(operator, company, tmp_path)
+        done = operator.run("init", "--external-root", root, "--intermediate", intermediate)
+        assert done.returncode == 0, done.stderr
+        assert company.root_pem in operator.config.read_text()
+        with running(operator.command("serve"), lambda: operator.ask("/v1/nodes")):
+            seen = operator.ask("/v1/ca")
+        assert [each["key"] for each in (*seen["roots"], seen["issuer"])] == ["external", "etcd"]
+
+    def test_changed_to(self, operator: Operator, company: Company, tmp_path: Path) -> None:
+        """A mesh with a root of its own changes to the company's while it serves."""
+        assert operator.run("init").returncode == 0
+        with running(operator.command("serve"), lambda: operator.ask("/v1/nodes")):
+            before = operator.ask("/v1/ca")
+            root, intermediate = self.certified(operator, company, tmp_path)
+            done = operator.run("ca", "import", "--root", root, "--intermediate", intermediate)
+            assert (done.returncode, "is being spread" in done.stdout) == (0, True), done.stderr
+            during = operator.ask("/v1/ca")
+        assert during["roots"][:1] == before["roots"]
+        assert during["roots"][1]["key"] == "external"
+        assert during["rotation"]["phase"] == "spreading"
+
+    def test_wrong_certificate(self, operator: Operator, company: Company, tmp_path: Path) -> None:
+        """What does not fit the key that waits is refused, and no mesh is founded."""
+        root, intermediate = self.certified(operator, company, tmp_path)
+        stranger = company.certify(ec.generate_private_key(ec.SECP256R1()).public_key())
+        Path(intermediate).write_text(to_pem(stranger))
+        code, says = operator.fails("init", "--external-root", root, "--intermediate", intermediate)
+        assert (code, "not for the key that waits" in says) == (2, True)
+        assert operator.run("init").returncode == 0
+
+    def test_no_request(self, operator: Operator, company: Company, tmp_path: Path) -> None:
+        """Without a request before there is no key to certify, and the order is told."""
+        (tmp_path / "root.pem").write_text(company.root_pem)
+        words = ("--external-root", str(tmp_path / "root.pem"))
+        code, says = operator.fails("init", *words)
+        assert (code, "belong together" in says) == (2, True)
+        code, says = operator.fails("init", *words, "--intermediate", str(tmp_path / "root.pem"))
+        assert (code, "nodemesh-registry ca csr" in says) == (2, True)
 
 
 class TestFaults:

@@ -15,6 +15,8 @@ from typing import Any
 from node_proxy.control import (
     Credential,
     CredentialsUpdate,
+    Decided,
+    Decisions,
     Drain,
     ExplicitListener,
     FromWorker,
@@ -27,6 +29,7 @@ from node_proxy.control import (
     encode,
 )
 from node_proxy.snapshot import Snapshot
+from registry.model.enrolment import FederatedDomain, Revocation
 from tests.integration.certificates import TRUST_DOMAIN, Leaf
 
 # A log line of the worker: event, level and whatever else that event tells.
@@ -49,7 +52,9 @@ class Worker:
         self.address = address
         self.logs: list[LogLine] = []
         self.reports: list[Report] = []
+        self.decided: list[Decided] = []
         self.revision = -1
+        self.generation = self._generation = 0
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self._tunnel = socket.create_server((address, 0), family=family, backlog=1024)
         self._listeners = [
@@ -94,7 +99,7 @@ class Worker:
                 log_level="debug",
             )
         )
-        self.give_credentials(leaves, roots_pem)
+        self._send_credentials(leaves, roots_pem)
         self.give_snapshot(snapshot)
         for each in listening:
             # A copy kept here would go on listening after the worker has closed its own.
@@ -105,12 +110,36 @@ class Worker:
         self._send(SnapshotUpdate(snapshot=snapshot))
         self._wait(lambda: self.revision >= snapshot.revision, f"revision {snapshot.revision}")
 
-    def give_credentials(self, leaves: Sequence[Leaf], roots_pem: str) -> None:
-        """Send certificates for new handshakes; the first leaf is the default."""
+    def give_credentials(
+        self,
+        leaves: Sequence[Leaf],
+        roots_pem: str,
+        *,
+        revocations: tuple[Revocation, ...] = (),
+        federated: tuple[FederatedDomain, ...] = (),
+    ) -> None:
+        """Send certificates and whom to trust; wait until they are used. The first leaf is the default."""
+        self._send_credentials(leaves, roots_pem, revocations=revocations, federated=federated)
+        self._wait(lambda: self.generation == self._generation, f"credentials {self._generation}")
+
+    def _send_credentials(
+        self,
+        leaves: Sequence[Leaf],
+        roots_pem: str,
+        *,
+        revocations: tuple[Revocation, ...] = (),
+        federated: tuple[FederatedDomain, ...] = (),
+    ) -> None:
         credentials: tuple[Credential, ...] = tuple(leaf.credential() for leaf in leaves)
+        self._generation += 1
         self._send(
             CredentialsUpdate(
-                credentials=credentials, default_identity=credentials[0].identity, roots_pem=roots_pem
+                credentials=credentials,
+                default_identity=credentials[0].identity,
+                roots_pem=roots_pem,
+                revocations=revocations,
+                federated=federated,
+                generation=self._generation,
             )
         )
 
@@ -149,6 +178,17 @@ class Worker:
         seen = len(self.reports)
         self._wait(lambda: len(self.reports) > seen, "a report")
         return self.reports[-1]
+
+    def wait_decided(self, decision: str) -> Decided:
+        """Wait until the worker has told of a decision."""
+
+        def found() -> Decided | None:
+            return next((each for each in self.decided if decision in each.ids), None)
+
+        self._wait(lambda: found() is not None, f"decision {decision}")
+        told = found()
+        assert told is not None
+        return told
 
     def memory(self) -> int:
         """Give the resident memory of the process in bytes."""
@@ -200,10 +240,12 @@ class Worker:
             with self._news:
                 for message in reader.feed(data):
                     match message:
-                        case Ready(revision=revision):
-                            self.revision = revision
+                        case Ready(revision=revision, generation=generation):
+                            self.revision, self.generation = revision, generation
                         case Report():
                             self.reports.append(message)
+                        case Decisions(decided=decided):
+                            self.decided.extend(decided)
                 self._news.notify_all()
 
     def _receive(self) -> bytes:

@@ -5,6 +5,7 @@ import pytest
 from node_proxy import config
 from node_proxy.address import SocketAddress
 from node_proxy.errors import ConfigError
+from node_proxy.snapshot import OwnerRule
 
 PROXY = """
 node = "web-1"
@@ -189,3 +190,61 @@ def test_both_families_do_not_overlap() -> None:
     assert not SocketAddress("0.0.0.0:80").overlaps(SocketAddress("[::1]:80"))
     assert not SocketAddress("127.0.0.2:80").overlaps(SocketAddress("127.0.0.1:80"))
     assert not SocketAddress("127.0.0.1:0").overlaps(SocketAddress("127.0.0.1:0"))
+
+
+class TestOwners:
+    """Which processes speak for a workload."""
+
+    def test_read(self, files: Files) -> None:
+        """Unit, user and cgroup are read, and a user's name becomes its number."""
+        node = files.load(
+            PROXY + 'unknown_callers = "refuse"\n',
+            web=WEB + 'unit = "web.service"\nuser = "root"\n',
+            api='name = "api"\nports = [1]\ncgroup = "/shop.slice"\nuser = 1000\n',
+            any='name = "any"\nports = [2]\n',
+        )
+        assert {each.name: each.owner for each in node.workloads} == {
+            "web": OwnerRule(unit="web.service", uid=0),
+            "api": OwnerRule(cgroup="/shop.slice", uid=1000),
+            "any": None,
+        }
+        assert node.proxy.unknown_callers == "refuse"
+
+    @pytest.mark.parametrize(
+        ("line", "field", "mend"),
+        [
+            ('unit = "web"', "unit", "write web.service"),
+            ('unit = "web.socket"', "unit", "write the service that it starts"),
+            ('cgroup = "shop.slice"', "cgroup", "write /shop.slice"),
+            ('unit = "web.service"\ncgroup = "/shop.slice"', "cgroup", "not both"),
+            ('user = "no-such-user"', "user", "create it, or write its number"),
+            ('user = "no-such-user"', "user", "DynamicUser="),
+            ('user = "1000"', "user", "write user = 1000"),
+            ("user = -1", "user", ">= 0"),
+            ("user = 4294967295", "user", "<= 4294967294"),
+            ("unti = 1", "", "did you mean unit?"),
+        ],
+    )
+    def test_complaints(self, files: Files, line: str, field: str, mend: str) -> None:
+        """A wrong declaration names its file and what to write instead."""
+        with pytest.raises(ConfigError) as raised:
+            files.load(PROXY, web=WEB + line + "\n")
+        assert str(raised.value).startswith(f"{files.workloads}/web.toml: {field}")
+        assert mend in str(raised.value)
+
+    def test_ambiguous(self, files: Files) -> None:
+        """Two workloads of the same processes are refused; both files and the mend are named."""
+        with pytest.raises(ConfigError) as raised:
+            files.load(
+                PROXY,
+                a='name = "a"\nports = [1]\nunit = "x.service"\nuser = 0\n',
+                b='name = "b"\nports = [2]\nunit = "x.service"\n',
+                c='name = "c"\nports = [3]\nunit = "x.service"\nuser = "root"\n',
+            )
+        for part in (f"{files.workloads}/a.toml", f"{files.workloads}/c.toml", "tell them apart by unit"):
+            assert part in str(raised.value)
+
+    def test_unknown_callers(self, files: Files) -> None:
+        """What becomes of unknown callers is one of two words."""
+        with pytest.raises(ConfigError, match="unknown_callers"):
+            files.load(PROXY + 'unknown_callers = "allow"\n')

@@ -73,14 +73,31 @@ def test_missing_file(tmp_path: Path, command: list[str]) -> None:
 
 
 def test_check(tmp_path: Path) -> None:
-    """Files that are right are answered with what they say, and nothing is made."""
+    """Files that are right are answered with what they say, also before joining, and nothing is made."""
     path = proxy_toml(tmp_path, extra=f'workloads_dir = "{tmp_path}"\ndefault_workload = "default/web"')
     (tmp_path / "workloads.d").mkdir()
     (tmp_path / "workloads.d" / "web.toml").write_text('name = "web"\nports = [8080]\n')
     arguments = ["check", "--config", str(path), "--workloads", str(tmp_path / "workloads.d")]
     result = CliRunner().invoke(app, arguments)
-    assert (result.exit_code, result.output) == (0, "node web-1; workloads: default/web\n")
+    assert result.exit_code == 0
+    node, certificates = result.output.splitlines()
+    assert node == "node web-1; workloads: default/web"
+    assert certificates.startswith("certificates not checked: ")
+    assert "this node has not joined a mesh" in certificates
     assert not (tmp_path / "state").exists()
+
+
+def test_check_of_owners(tmp_path: Path) -> None:
+    """Who speaks for which workload, and what becomes of the others, is said."""
+    path = proxy_toml(tmp_path)
+    workloads = tmp_path / "workloads.d"
+    workloads.mkdir()
+    (workloads / "web.toml").write_text('name = "web"\nports = [8080]\nunit = "web.service"\nuser = "root"\n')
+    result = CliRunner().invoke(app, ["check", "--config", str(path), "--workloads", str(workloads)])
+    assert {
+        "calls of default/web come from unit web.service, uid 0",
+        "unknown callers: unauthenticated",
+    } <= set(result.output.splitlines())
 
 
 @pytest.mark.parametrize("command", ["check", "run"])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from registry.ca.authority import Authority
+from registry.ca.bundle import read_trust
 from registry.ca.sealing import Kek
 from registry.errors import ConfigError, StoreUnavailable
 from registry.founding import Founded, found, is_founded
@@ -27,11 +28,15 @@ def store() -> MemoryStore:
     return MemoryStore()
 
 
+async def give_kek() -> Kek:
+    return KEK
+
+
 async def found_at(store: MemoryStore, config: Path, trust_domain: str = "mesh.test") -> Founded:
     return await found(
         store,
         trust_domain=trust_domain,
-        make_kek=lambda: KEK,
+        make_kek=give_kek,
         server="https://registry.test:15010",
         admin_config=config,
         clock=SetClock(),
@@ -48,10 +53,12 @@ async def test_everything(store: MemoryStore, tmp_path: Path) -> None:
     """Root, bundle, settings and administrator are there at one revision; the file leads to them."""
     founded = await found_at(store, tmp_path / "meshctl.toml")
     listing = await store.list("")
+    bundle = (await read_trust(store)).spec
     assert [item.key for item in listing.items] == [
         "administrators/admin",
         "ca/bundle",
-        "ca/keys/root",
+        f"ca/keys/issuing-{bundle.issuer[:16]}",
+        f"ca/keys/root-{founded.fingerprint[:16]}",
         "mesh",
     ]
     assert len({item.revision for item in listing.items}) == 1
@@ -66,7 +73,7 @@ async def test_once(store: MemoryStore, tmp_path: Path) -> None:
     """A second founding is refused, makes no key, and leaves no file."""
     await found_at(store, tmp_path / "first")
 
-    def make_kek() -> Kek:
+    async def make_kek() -> Kek:
         raise AssertionError("a key was made for nothing")
 
     with pytest.raises(ConfigError, match="holds a mesh already"):

@@ -9,13 +9,16 @@ import trio
 from cryptography import x509
 from trio.testing import MockClock
 
-from registry.ca.authority import Authority, read_trust
+from registry.ca.authority import Authority
+from registry.ca.bundle import read_trust
+from registry.ca.rotating import Rotator
+from registry.ca.rotation import SETTLE
 from registry.clock import utc_now
 from registry.errors import ConfigError
 from registry.listening import Address, certificate_names, listen, parse_address, url_of
 from registry.server_identity import RENEWAL_CHECK, ServerIdentity
 from registry.store.memory import MemoryStore
-from tests.registry.ca.material import SetClock, found_authority
+from tests.registry.ca.material import KEK, SetClock, found_authority
 
 
 class TestAddress:
@@ -126,3 +129,47 @@ class TestServerIdentity:
             nursery.cancel_scope.cancel()
         assert second.not_valid_after_utc - first.not_valid_after_utc == timedelta(days=61)
         assert second.public_key() != first.public_key()
+
+    async def test_rotation(self, autojump_clock: MockClock) -> None:
+        """Whoever trusts the old root or the new one believes it, before, during and after a rotation."""
+        clock, store = SetClock(utc_now()), MemoryStore()
+        authority = await found_authority(store, clock)
+        # Another replica's: this one has to find out.
+        rotator = Rotator(store=store, authority=await found_again(store, clock), clock=clock)
+        identity = ServerIdentity(authority=authority, names=("mesh.test",), clock=clock)
+        (old,) = (await read_trust(store)).roots_pem
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(identity.keep_fresh)
+            await rotator.start_root()
+            new = (await read_trust(store)).roots_pem[1]
+            shake_hands(identity.context, old, "mesh.test")
+            await rotator.advance(force=True)
+            await trio.sleep(SETTLE.total_seconds())
+            for root in (old, new, old + new):
+                shake_hands(identity.context, root, "mesh.test")
+            await rotator.advance(force=True)
+            await trio.sleep(SETTLE.total_seconds())
+            for root in (old, new):
+                shake_hands(identity.context, root, "mesh.test")
+            nursery.cancel_scope.cancel()
+
+    async def test_store_away(self, autojump_clock: MockClock) -> None:
+        """Without the store the certificate it has stays in use, and it is renewed when the store is back."""
+        clock, store = SetClock(utc_now()), MemoryStore()
+        authority = await found_authority(store, clock)
+        identity = ServerIdentity(authority=authority, names=("mesh.test",), clock=clock)
+        (root,) = (await read_trust(store)).roots_pem
+        first = shake_hands(identity.context, root, "mesh.test")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(identity.keep_fresh)
+            with store.outage():
+                await trio.sleep(3 * RENEWAL_CHECK.total_seconds())
+                assert shake_hands(identity.context, root, "mesh.test") == first
+            await Rotator(store=store, authority=authority, clock=clock).start_intermediate()
+            await trio.sleep(2 * RENEWAL_CHECK.total_seconds())
+            assert shake_hands(identity.context, root, "mesh.test").issuer != first.issuer
+            nursery.cancel_scope.cancel()
+
+
+async def found_again(store: MemoryStore, clock: SetClock) -> Authority:
+    return await Authority.load(store, kek=KEK, clock=clock)

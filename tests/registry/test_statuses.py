@@ -110,6 +110,33 @@ def test_rejected(key: str, value: bytes, reason: str) -> None:
     assert status.vips == ()
 
 
+@pytest.mark.parametrize(
+    ("scope", "selected"),
+    [
+        ({}, True),
+        ({"selector": {"matchLabels": {"app": "web"}}}, True),
+        ({"selector": {"matchLabels": {"app": "web", "version": "2"}}}, False),
+        ({"selector": {"matchLabels": {"app": "other"}}}, False),
+        ({"targetRefs": [{"kind": "Service", "name": "web"}]}, True),
+        ({"targetRefs": [{"kind": "Service", "name": "other"}]}, False),
+    ],
+    ids=["namespace", "selector", "narrower", "other", "target", "other-target"],
+)
+@pytest.mark.parametrize("protocol", ["tcp", "tls", "http"])
+def test_conditions_on_unread_http(scope: dict[str, Any], selected: bool, protocol: str) -> None:
+    """A policy about requests that surely selects a port whose HTTP no proxy reads is rejected by name."""
+    rules = [{}, {"to": [{"operation": {"methods": ["GET"]}}]}]
+    policy = _resource("AuthorizationPolicy", "p", "default", {"rules": rules} | scope)
+    ports = [{"port": 80, "targetPort": 8080, "protocol": protocol}]
+    made = world({"services/default/web": service(ports=ports), "authorizationpolicies/default/p": policy})
+    status = made.status("authorizationpolicies/default/p")
+    assert status.accepted is not selected
+    if selected:
+        (reason,) = status.reasons
+        assert reason.startswith("spec.rules[1].to[0].operation.methods: needs HTTP, and port 8080 of ")
+        assert f"the service default/web is {protocol}" in reason
+
+
 def test_yaml() -> None:
     """People write YAML with etcdctl."""
     made = world()

@@ -173,7 +173,8 @@ class Mesh:
             render_proxy(plan, folder, etcd=self.etcd_address, registry=f"https://{self.registry_address}")
         )
         for workload in plan.workloads:
-            (folder / "workloads.d" / f"{workload.name}.toml").write_text(render_workload(workload))
+            file = folder / "workloads.d" / f"{workload.namespace}.{workload.name}.toml"
+            file.write_text(render_workload(workload))
         identities = [part for name in plan.identities for part in ("--identity", name)]
         token = self.meshctl("node", "token", "create", "--node", plan.name, *identities).stdout.strip()
         plan.host.run(
@@ -224,13 +225,20 @@ class Mesh:
 
         return wait_until(ready, what=f"usable endpoints: {dict(usable)}", deadline=_READY, pause=0.2)
 
-    def put(self, key: str, text: str) -> int:
+    def put(self, key: str, text: str, *, lease: int = 0) -> int:
         """Write a key with etcdctl; give the revision of the write."""
-        return _revision(self.etcdctl("put", key, "--write-out=json", text=text))
+        return _revision(self.etcdctl("put", key, f"--lease={lease:x}", "--write-out=json", text=text))
 
     def delete(self, key: str) -> int:
         """Delete a key with etcdctl; give the revision of that."""
         return _revision(self.etcdctl("del", key, "--write-out=json"))
+
+    def commit(self, puts: Mapping[str, str], deletes: Iterable[str] = ()) -> int:
+        """Write and delete keys with etcdctl in one transaction; give its revision."""
+        # etcdctl reads conditions, what to do, and what to do otherwise, each ended by an empty line.
+        lines = [f"put {key} {json.dumps(value)}" for key, value in puts.items()]
+        lines += [f"del {key}" for key in deletes]
+        return _revision(self.etcdctl("txn", "--write-out=json", text="\n" + "\n".join(lines) + "\n\n\n"))
 
     def wait_applied(self, revision: int, *, deadline: float = _READY) -> None:
         """Wait until every node enforces the store as of `revision`."""

@@ -5,16 +5,17 @@ so that runs do not collide, and so that what a killed run left behind can be to
 """
 
 import contextlib
+import ctypes
 import itertools
 import os
 import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
 from tests.support.hosts import NETNS_FILES, Host, netns_folder
 from tests.support.processes import wait_until
@@ -22,6 +23,9 @@ from tests.support.processes import wait_until
 _NETNS = Path("/run/netns")
 _NAME = re.compile(r"nmesh-(?P<pid>\d+)-(?P<started>\d+)-\d+-[a-z0-9-]+\Z")
 _fabrics = itertools.count()
+# include/uapi/linux/sched.h
+_CLONE_NEWNET = 0x40000000
+_LIBC = ctypes.CDLL(None, use_errno=True)
 # Same prefix lengths everywhere: 10.77.0.<i>/24 and fd77::<i>/64; the fabric itself is .254 and ::fe.
 _FABRIC4, _FABRIC6 = "10.77.0.254", "fd77::fe"
 
@@ -93,6 +97,17 @@ class Fabric:
             _remove(host.namespace)
 
 
+@contextlib.contextmanager
+def within(host: Host) -> Iterator[None]:
+    """Have the sockets that this thread makes in the block be of `host`; those it has stay where they are."""
+    with Path("/proc/thread-self/ns/net").open() as here, (_NETNS / host.namespace).open() as there:
+        _enter(there)
+        try:
+            yield
+        finally:
+            _enter(here)
+
+
 def sweep() -> None:
     """Remove the namespaces of runs whose process is gone."""
     names = {path.name for folder in (_NETNS, NETNS_FILES) if folder.is_dir() for path in folder.iterdir()}
@@ -135,6 +150,12 @@ def _start_time(pid: int) -> int:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     except FileNotFoundError:
         return 0
+
+
+def _enter(namespace: TextIO) -> None:
+    # os.setns is there from Python 3.12 on.
+    if _LIBC.setns(namespace.fileno(), _CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), f"cannot enter {namespace.name}")
 
 
 def _ip(*lines: str, within: Host | None = None) -> None:

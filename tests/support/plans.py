@@ -1,7 +1,8 @@
 """What a node is to be, as values, and the files of the operator that say so."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.hosts import Host
@@ -9,26 +10,35 @@ from tests.support.hosts import Host
 
 @dataclass(frozen=True, kw_only=True)
 class WorkloadPlan:
-    """One file of workloads.d. `health` is tcp, http or none; `address` is where it listens on its host."""
+    """One file of workloads.d. `health` is tcp, http or none; `address` is where it listens on its host.
+
+    `uid` is the user whose processes speak for it, if that is declared. Its label `app` is its name, unless
+    `labels` says otherwise.
+    """
 
     name: str
     port: int
+    more_ports: tuple[int, ...] = ()
+    namespace: str = "default"
+    labels: Mapping[str, str] = field(default_factory=dict)
     health: str = "tcp"
     address: str = "127.0.0.1"
+    uid: int | None = None
 
     @property
     def qualified(self) -> str:
         """``namespace/name``."""
-        return f"default/{self.name}"
+        return f"{self.namespace}/{self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ListenerPlan:
-    """An explicit listener: `address` leads to `port` of `service`."""
+    """An explicit listener: `address` leads to `port` of `service`, for `workload` alone if that is given."""
 
     address: str
     service: str
     port: int
+    workload: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +79,8 @@ def render_proxy(plan: NodePlan, folder: Path, *, etcd: str, registry: str) -> s
         f"workloads_dir = {_text(str(folder / 'workloads.d'))}",
         f"workers = {plan.workers}",
         'log_level = "info"',
+        # Three nodes need no minute to keep out of each other's way.
+        "renewal_spread = 2.0",
         f"default_workload = {_text(plan.speaks_for.qualified)}",
         "[etcd]",
         f"endpoints = [{_text(etcd)}]",
@@ -85,17 +97,21 @@ def render_proxy(plan: NodePlan, folder: Path, *, etcd: str, registry: str) -> s
             f"address = {_text(listener.address)}",
             f"service = {_text(listener.service)}",
             f"port = {listener.port}",
+            *([] if listener.workload is None else [f"workload = {_text(listener.workload)}"]),
         ]
     return "\n".join(lines) + "\n"
 
 
 def render_workload(workload: WorkloadPlan) -> str:
-    """Write one file of workloads.d; its label `app` is its name."""
+    """Write one file of workloads.d."""
+    labels = {"app": workload.name, **workload.labels}
     lines = [
         f"name = {_text(workload.name)}",
-        f"ports = [{workload.port}]",
+        f"namespace = {_text(workload.namespace)}",
+        f"ports = [{', '.join(map(str, (workload.port, *workload.more_ports)))}]",
         f"address = {_text(workload.address)}",
-        f"labels = {{ app = {_text(workload.name)} }}",
+        f"labels = {{ {', '.join(f'{name} = {_text(value)}' for name, value in labels.items())} }}",
+        *([] if workload.uid is None else [f"user = {workload.uid}"]),
         "[health]",
         f"type = {_text(workload.health)}",
         "interval = 0.5",

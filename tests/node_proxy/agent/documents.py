@@ -1,12 +1,25 @@
 """Short ways to write what stands in the store and in the operator's files."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import msgspec
 
 from node_proxy.config import NodeConfig, ProxyConfig, WorkloadConfig
-from registry.model.authorization import AuthorizationPolicy, AuthorizationPolicySpec
+from registry.model.authorization import (
+    AuthorizationPolicy,
+    AuthorizationPolicySpec,
+    Rule,
+    WorkloadSelector,
+)
 from registry.model.mesh import DefaultAuthorization, Mesh, MeshSpec
 from registry.model.parse import render
+from registry.model.peer_authentication import (
+    MtlsMode,
+    MutualTls,
+    PeerAuthentication,
+    PeerAuthenticationSpec,
+)
 from registry.model.resource import NODEMESH, ROOT_NAMESPACE, Metadata, Resource
 from registry.model.service import Service, ServicePort, ServiceSpec
 from registry.model.status import Status, StatusSpec
@@ -59,25 +72,46 @@ def service(
     )
 
 
-def policy(name: str = "p", namespace: str = "default") -> AuthorizationPolicy:
-    """Give a policy that allows nothing."""
+def policy(
+    name: str = "p",
+    namespace: str = "default",
+    *,
+    rules: Sequence[Mapping[str, object]] = (),
+    app: str | None = None,
+) -> AuthorizationPolicy:
+    """Give a policy that allows what `rules` say; `app` None means no selector."""
     return AuthorizationPolicy(
         api_version="security.istio.io/v1",
         kind="AuthorizationPolicy",
         metadata=Metadata(name=name, namespace=namespace),
-        spec=AuthorizationPolicySpec(),
+        spec=AuthorizationPolicySpec(
+            selector=None if app is None else WorkloadSelector(match_labels={"app": app}),
+            rules=tuple(msgspec.convert(rule, Rule) for rule in rules),
+        ),
+    )
+
+
+def peers(name: str = "p") -> PeerAuthentication:
+    """Give a PeerAuthentication that requires an identity."""
+    return PeerAuthentication(
+        api_version="security.istio.io/v1",
+        kind="PeerAuthentication",
+        metadata=Metadata(name=name),
+        spec=PeerAuthenticationSpec(mtls=MutualTls(mode=MtlsMode.STRICT)),
     )
 
 
 def mesh(
-    default: DefaultAuthorization = DefaultAuthorization.ALLOW, trust_domain: str = TRUST_DOMAIN
+    default: DefaultAuthorization = DefaultAuthorization.ALLOW,
+    trust_domain: str = TRUST_DOMAIN,
+    mtls_mode: MtlsMode = MtlsMode.STRICT,
 ) -> Mesh:
     """Give the mesh's settings."""
     return Mesh(
         api_version=NODEMESH,
         kind="Mesh",
         metadata=Metadata(name="mesh", namespace=ROOT_NAMESPACE),
-        spec=MeshSpec(default_authorization=default, trust_domain=trust_domain),
+        spec=MeshSpec(default_authorization=default, trust_domain=trust_domain, mtls_mode=mtls_mode),
     )
 
 

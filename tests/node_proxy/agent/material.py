@@ -37,7 +37,7 @@ class TestAuthority:
     ) -> str:
         """Sign a certificate for `key`."""
         leaf = issuer.issue_leaf(
-            self.signer, key.public_key(), identity, serial=7, now=now, lifetime=lifetime
+            self.signer, key.public_key(), identity, node="web-1", serial=7, now=now, lifetime=lifetime
         )
         return issuer.to_pem(leaf)
 

@@ -26,6 +26,7 @@ class RealRegistry:
     url: str
     store: Store
     registrar: Registrar
+    authority: Authority
 
     async def token(
         self, pattern: str = "web-*", identities: tuple[str, ...] = ("default/web",), uses: int = 1
@@ -38,7 +39,7 @@ class RealRegistry:
 
     async def join(self, keyring: Keyring, node: str = "web-1") -> None:
         """Let a node join and keep what it gets."""
-        enrolment, held = await join(registry=self.url, token=await self.token(), node=node)
+        enrolment, held, _ = await join(registry=self.url, token=await self.token(), node=node)
         keyring.save(held)
         keyring.save_enrolment(enrolment)
 
@@ -59,5 +60,5 @@ async def serving_registry(store: Store) -> AsyncIterator[RealRegistry]:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run)
-        yield RealRegistry(url, store, Registrar(store=store, authority=authority, clock=utc_now))
+        yield RealRegistry(url, store, Registrar(store=store, authority=authority, clock=utc_now), authority)
         nursery.cancel_scope.cancel()

@@ -11,11 +11,13 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 import trio
+from msgspec import structs
 
 from node_proxy.address import SocketAddress
 from node_proxy.agent.agent import Agent
 from node_proxy.agent.credentials import Keyring
 from node_proxy.agent.listeners import bind_all, bound_address
+from node_proxy.agent.trust import fingerprints
 from node_proxy.config import (
     AdminSection,
     HealthSection,
@@ -25,12 +27,18 @@ from node_proxy.config import (
     WorkloadConfig,
 )
 from node_proxy.errors import ConfigError
+from registry.ca.bundle import read_bundle
+from registry.ca.revoking import Editor
+from registry.clock import utc_now
+from registry.model.decision import NodeDecisions
+from registry.model.enrolment import TrustBundleSpec
 from registry.model.parse import render
 from registry.model.workload import NodeStatus
 from registry.store.base import Store
 from registry.store.codec import parse_at
 from registry.store.memory import MemoryStore
-from tests.node_proxy.agent.documents import BAD, policy, service
+from tests.node_proxy.agent.documents import BAD, TRUST_DOMAIN, policy, service
+from tests.node_proxy.agent.material import make_authority
 from tests.node_proxy.agent.real_registry import RealRegistry
 
 T = TypeVar("T")
@@ -85,13 +93,15 @@ class Running:
 
 
 @asynccontextmanager
-async def running(config: NodeConfig, store: Store) -> AsyncIterator[Running]:
+async def running(config: NodeConfig, store: Store, *modes: str) -> AsyncIterator[Running]:
     """Run an agent until the block ends, then let it leave in order."""
     with ExitStack() as sockets:
         listeners = bind_all(config.proxy)
         sockets.callback(listeners.close)
         keyring = Keyring(Path(config.proxy.state_dir))
-        agent = Agent(config, keyring=keyring, listeners=listeners, store=store, worker_command=FAKE_WORKER)
+        agent = Agent(
+            config, keyring=keyring, listeners=listeners, store=store, worker_command=[*FAKE_WORKER, *modes]
+        )
         stop, ended = trio.Event(), trio.Event()
 
         async def run() -> None:
@@ -147,6 +157,60 @@ async def test_from_start_to_end(joined: NodeConfig, memory_store: MemoryStore) 
         pids = [worker["pid"] for worker in config["workers"]]
     assert await keys(memory_store, "nodes/") == []
     assert [pid for pid in pids if exists(pid)] == []
+
+
+async def test_decisions_are_published(joined: NodeConfig, memory_store: MemoryStore) -> None:
+    """What the workers decided stands in the store, leased."""
+    async with running(joined, memory_store, "--mode", "deciding") as node:
+        await node.until_ready()
+        item = await eventually(lambda: memory_store.get("nodes/web-1/decisions"), bool)
+        assert item is not None
+        assert item.lease
+        resource = parse_at(item.key, item.value)
+        assert isinstance(resource, NodeDecisions)
+        (record,) = resource.spec.decisions
+        assert (record.policy, record.ids[-1]) == ("default/no-web", "0a1b2c3d-0")
+    assert await keys(memory_store, "nodes/") == []
+
+
+async def test_trust_follows_the_bundle(
+    joined: NodeConfig, registry: RealRegistry, memory_store: MemoryStore
+) -> None:
+    """A revocation reaches the node by its watch; what workers use of roots and issuers is in its status."""
+    editor = Editor(store=memory_store, authority=registry.authority, clock=utc_now)
+    async with running(joined, memory_store) as node:
+        await node.until_ready()
+        (root,) = (await read_bundle(memory_store)).spec.roots_pem
+        status = await eventually(lambda: stored_status(memory_store), lambda each: each.spec.trusted_roots)
+        assert status.spec.trusted_roots == fingerprints([root])
+        assert len(status.spec.issuers) == 1
+        assert status.spec.revoked == ()
+        await editor.revoke("node", "web-1", reason="laptop stolen")
+        status = await eventually(lambda: stored_status(memory_store), lambda each: each.spec.revoked)
+        assert all("is REVOKED: node web-1" in text for text in status.spec.revoked)
+        answer = await node.client.get("/readyz")
+        assert (answer.status_code, "laptop stolen" in answer.text) == (503, True)
+        metrics = (await node.client.get("/metrics")).text
+        identity = f"spiffe://{TRUST_DOMAIN}/node/web-1"
+        assert f'nodemesh_certificate_revoked{{identity="{identity}"}} 1.0' in metrics
+        (revocation,) = (await node.config())["trust"]["revocations"]
+        assert (revocation["kind"], revocation["value"]) == ("node", "web-1")
+
+
+async def test_bundle_of_somebody_else_is_refused(joined: NodeConfig, memory_store: MemoryStore) -> None:
+    """A bundle that whoever can write to etcd put there is reported, and changes nothing."""
+    async with running(joined, memory_store) as node:
+        await node.until_ready()
+        before = (await node.config())["trust"]
+        spec = TrustBundleSpec(trust_domain=TRUST_DOMAIN, roots_pem=(make_authority().root_pem,))
+        forged = structs.replace(await read_bundle(memory_store), spec=spec)
+        await memory_store.put("ca/bundle", render(forged))
+        status = await eventually(
+            lambda: stored_status(memory_store),
+            lambda each: "ca/bundle" in [rejection.key for rejection in each.spec.rejected],
+        )
+        assert status.spec.trusted_roots == tuple(before["roots"])
+        assert (await node.config())["trust"] == before
 
 
 async def test_dead_worker_costs_readiness_for_a_moment(

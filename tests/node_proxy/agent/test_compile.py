@@ -1,10 +1,12 @@
+import msgspec
 import pytest
 
 from node_proxy.agent.compile import Compiled, Compiler
 from node_proxy.agent.state import MeshState
 from node_proxy.config import WorkloadConfig
-from node_proxy.snapshot import Endpoint
+from node_proxy.snapshot import Endpoint, OwnerRule
 from registry.model.mesh import DefaultAuthorization
+from registry.model.peer_authentication import MtlsMode
 from registry.model.resource import Resource
 from registry.model.workload import Health, Node, Workload
 from tests.node_proxy.agent.documents import (
@@ -15,6 +17,7 @@ from tests.node_proxy.agent.documents import (
     node,
     node_config,
     node_with,
+    peers,
     policy,
     removed,
     service,
@@ -141,6 +144,15 @@ def test_vips_come_from_the_controller(api: Mesh) -> None:
     assert api.compile().snapshot.services[0].vips == ("240.240.0.1", "fd6d:6573:6800::1")
 
 
+def test_grace(api: Mesh) -> None:
+    """The grace that open connections have is in the snapshot; without a word there is none."""
+    assert api.compile().snapshot.enforcement_grace == 0
+    settings = mesh()
+    spec = msgspec.structs.replace(settings.spec, enforcement_grace=30)
+    api.put("mesh", msgspec.structs.replace(settings, spec=spec))
+    assert api.compile().snapshot.enforcement_grace == 30
+
+
 def test_policies_and_defaults(api: Mesh) -> None:
     """Every policy in force, the mesh's default and the closed namespaces are in the snapshot."""
     api.put("mesh", mesh(DefaultAuthorization.DENY))
@@ -152,6 +164,72 @@ def test_policies_and_defaults(api: Mesh) -> None:
     assert snapshot.policies == (policy(),)
     assert snapshot.closed_namespaces == {"shop": "authorizationpolicies/shop/q"}
     assert snapshot.revision == api.revision
+
+
+def test_peer_authentications(api: Mesh) -> None:
+    """Every PeerAuthentication in force and the mesh's mode are in the snapshot."""
+    assert api.compile().snapshot.mtls_mode is MtlsMode.STRICT
+    api.put("mesh", mesh(mtls_mode=MtlsMode.PERMISSIVE))
+    api.put("peerauthentications/default/p", peers())
+    api.put("peerauthentications/default/p", BAD)
+    api.put("peerauthentications/shop/q", BAD)
+    snapshot = api.compile().snapshot
+    assert snapshot.mtls_mode is MtlsMode.PERMISSIVE
+    assert snapshot.peer_authentications == (peers(),)
+    assert snapshot.closed_namespaces == {"shop": "peerauthentications/shop/q"}
+
+
+def test_services_of_local_workloads() -> None:
+    """A workload of this host knows which services it is behind, for policies that are attached to them."""
+    meshed = Mesh(WorkloadConfig(name="api", ports=(8080,), labels={"app": "api"}))
+    meshed.put("services/default/api", service())
+    meshed.put("services/default/front", service("front"))
+    (local,) = meshed.compile().snapshot.local
+    assert local.services == ("default/api",)
+
+
+@pytest.mark.parametrize(
+    ("rule", "rejected"),
+    [
+        ({"to": [{"operation": {"paths": ["/x"]}}]}, "spec.rules[0].to[0].operation.paths"),
+        ({"when": [{"key": "request.headers[x]", "values": ["y"]}]}, "spec.rules[0].when[0].values"),
+        (
+            {"to": [{"operation": {"paths": ["/x"], "ports": ["8080"]}}]},
+            "spec.rules[0].to[0].operation.paths",
+        ),
+        ({"to": [{"operation": {"paths": ["/x"], "ports": ["81"]}}]}, None),
+        ({"to": [{"operation": {"paths": ["/x"], "notPorts": ["8080"]}}]}, None),
+        ({"to": [{"operation": {"ports": ["8080"]}}]}, None),
+    ],
+    ids=["path", "header", "this-port", "another-port", "not-this-port", "no-http"],
+)
+def test_conditions_on_unread_http(rule: dict[str, object], rejected: str | None) -> None:
+    """A rule about requests that concerns a port of this host is in force, and rejected by name."""
+    meshed = Mesh(WorkloadConfig(name="api", ports=(8080,), labels={"app": "api"}))
+    meshed.put("authorizationpolicies/default/p", policy(rules=[rule]))
+    compiled = meshed.compile()
+    assert compiled.snapshot.policies == (policy(rules=[rule]),)
+    if rejected is None:
+        assert compiled.rejections == ()
+    else:
+        (rejection,) = compiled.rejections
+        assert (rejection.key, rejection.last_good_revision) == (
+            "authorizationpolicies/default/p",
+            meshed.revision,
+        )
+        assert rejection.reason == (
+            f"{rejected}: needs HTTP, and port 8080 of default/api is tcp: the rule allows nothing there; "
+            "remove it, and match by callers and ports"
+        )
+
+
+def test_conditions_on_http_of_others() -> None:
+    """A policy about requests of workloads that are not this host's is no concern of it."""
+    meshed = Mesh(WorkloadConfig(name="api", ports=(8080,), labels={"app": "api"}))
+    rules = [{"to": [{"operation": {"paths": ["/x"]}}]}]
+    meshed.put("authorizationpolicies/shop/p", policy(namespace="shop", rules=rules))
+    meshed.put("authorizationpolicies/default/q", policy("q", rules=rules, app="front"))
+    assert meshed.compile().rejections == ()
 
 
 def test_local_workloads_come_from_the_configuration() -> None:
@@ -220,3 +298,15 @@ def test_node_on_ipv6(api: Mesh) -> None:
     """Addresses of either family are taken as they are."""
     api.put("nodes/api-1/record", node("api-1", "fd77::2", tunnel_port=16008))
     assert [(each.address, each.tunnel_port) for each in api.endpoints()] == [("fd77::2", 16008)]
+
+
+def test_owner_of_a_local_workload() -> None:
+    """Workers are told which processes speak for a workload of this node."""
+    meshed = Mesh(
+        WorkloadConfig(name="web", ports=(8080,), unit="web.service", user=33),
+        WorkloadConfig(name="any", ports=(8081,)),
+    )
+    assert [each.owner for each in meshed.compile().snapshot.local] == [
+        OwnerRule(unit="web.service", uid=33),
+        None,
+    ]

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import jwt
+import msgspec
 import pytest
 import trio
 from cryptography import x509
@@ -12,7 +13,10 @@ from cryptography import x509
 from node_proxy.agent.certificates import Certificates
 from node_proxy.agent.credentials import Held, Keyring
 from node_proxy.agent.enrolment import JoinToken, join, proof_of_possession, request_certificate
+from node_proxy.agent.trust import acceptable
 from node_proxy.errors import ConfigError, EnrolmentError
+from registry.ca.bundle import read_bundle
+from registry.errors import InvalidResource
 from registry.model.identity import NodeIdentity, WorkloadIdentity
 from tests.node_proxy.agent.documents import TRUST_DOMAIN, seeded
 from tests.node_proxy.agent.material import NOON, make_authority
@@ -30,7 +34,7 @@ def now() -> datetime:
 
 async def test_join_and_certify(registry: RealRegistry) -> None:
     """A token buys the node's certificate; with that the node gets its workload's."""
-    enrolment, node = await join(registry=registry.url, token=await registry.token(), node="web-1")
+    enrolment, node, _ = await join(registry=registry.url, token=await registry.token(), node="web-1")
     assert node.identity == NODE
     assert enrolment.identity == str(NODE)
     assert enrolment.trust_domain == TRUST_DOMAIN
@@ -42,6 +46,16 @@ async def test_join_and_certify(registry: RealRegistry) -> None:
         assert issued.held.identity == identity
         assert issued.held.key_pem != node.key_pem
         assert issued.roots == enrolment.roots
+
+
+async def test_bundle_from_before_the_join(registry: RealRegistry) -> None:
+    """A node that has just joined takes the bundle there is, and none that is older."""
+    enrolment, _, _ = await join(registry=registry.url, token=await registry.token(), node="web-1")
+    bundle = await read_bundle(registry.store)
+    acceptable(bundle, enrolment, trust_domain=TRUST_DOMAIN)
+    older = msgspec.structs.replace(bundle.spec, generation=bundle.spec.generation - 10)
+    with pytest.raises(InvalidResource, match="older than"):
+        acceptable(msgspec.structs.replace(bundle, spec=older), enrolment, trust_domain=TRUST_DOMAIN)
 
 
 async def test_token_is_good_once(registry: RealRegistry) -> None:
@@ -61,7 +75,7 @@ async def test_name_that_the_token_is_not_for(registry: RealRegistry) -> None:
 
 async def test_identity_that_is_not_listed(registry: RealRegistry) -> None:
     """A node gets no identity that its enrolment does not list."""
-    enrolment, node = await join(registry=registry.url, token=await registry.token(), node="web-1")
+    enrolment, node, _ = await join(registry=registry.url, token=await registry.token(), node="web-1")
     with pytest.raises(EnrolmentError, match="enrolment must list the identity") as caught:
         await request_certificate(
             registry=registry.url, roots=enrolment.roots, node=node, identity=API, now=now()
@@ -80,7 +94,7 @@ async def test_registry_of_another_mesh(registry: RealRegistry) -> None:
 
 async def test_proof_of_an_unknown_mesh(registry: RealRegistry) -> None:
     """A node certificate of another root is refused."""
-    enrolment, _ = await join(registry=registry.url, token=await registry.token(), node="web-1")
+    enrolment, _, _ = await join(registry=registry.url, token=await registry.token(), node="web-1")
     stranger = make_authority(now=now()).held(NODE, now=now())
     with pytest.raises(EnrolmentError, match="or join again"):
         await request_certificate(
@@ -90,7 +104,7 @@ async def test_proof_of_an_unknown_mesh(registry: RealRegistry) -> None:
 
 async def test_registry_that_is_not_trusted(registry: RealRegistry) -> None:
     """After joining, a registry with another root is not spoken to."""
-    enrolment, node = await join(registry=registry.url, token=await registry.token(), node="web-1")
+    enrolment, node, _ = await join(registry=registry.url, token=await registry.token(), node="web-1")
     assert enrolment.roots
     with pytest.raises(EnrolmentError, match="cannot reach the registry"):
         await request_certificate(
@@ -150,6 +164,7 @@ def certificates(registry: RealRegistry, keyring: Keyring, changed: trio.Event) 
         changed=changed.set,
         now=now,
         rng=seeded(),
+        spread=60.0,
     )
 
 
@@ -170,7 +185,7 @@ async def test_certificates_are_obtained_and_kept(registry: RealRegistry, tmp_pa
     assert first.update().default_identity == str(WEB)
     second = certificates(registry, keyring, trio.Event())
     assert second.missing == []
-    assert second.update() == first.update()
+    assert second.update().credentials == first.update().credentials
     assert second.expires is not None
     assert timedelta(hours=23) < second.expires - now() <= timedelta(hours=24)
 

@@ -6,6 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from node_proxy.agent.in_use import Standing
 from node_proxy.agent.records import own_resources, own_status
 from node_proxy.agent.registration import (
     LEASE_TTL,
@@ -68,6 +69,8 @@ def test_status_is_what_readers_parse() -> None:
         applied_revision=9,
         rejected=[rejection],
         certificate_expires=datetime(2030, 1, 1, tzinfo=UTC),
+        in_use=Standing(frozenset({"r2", "r1"}), frozenset({"i"})),
+        revoked=("the certificate is revoked",),
         workers=2,
     ).items()
     assert rest == []
@@ -77,6 +80,25 @@ def test_status_is_what_readers_parse() -> None:
     assert status.spec.rejected == (rejection,)
     assert status.spec.certificate_expires == "2030-01-01T00:00:00Z"
     assert status.spec.workers == 2
+    assert status.spec.trusted_roots == ("r1", "r2")
+    assert status.spec.issuers == ("i",)
+    assert status.spec.revoked == ("the certificate is revoked",)
+
+
+def test_rejections_are_bounded() -> None:
+    """However much of other nodes' is refused, the status stays small, and says how much it leaves out."""
+    rejected = [Rejection(key=f"nodes/evil-1/workloads/default/w{n}", reason="no") for n in range(5000)]
+    (status,) = own_status(
+        "web-1",
+        applied_revision=1,
+        rejected=rejected,
+        certificate_expires=None,
+        in_use=Standing(),
+        revoked=(),
+        workers=1,
+    ).values()
+    assert (len(status.spec.rejected), status.spec.rejected[0]) == (256, rejected[0])
+    assert "4745 more" in status.spec.rejected[-1].reason
 
 
 def test_changes_are_the_difference() -> None:
@@ -106,7 +128,13 @@ class Registered:
 
     def _status(self) -> dict[str, NodeStatus]:
         return own_status(
-            "web-1", applied_revision=self.revision, rejected=(), certificate_expires=None, workers=1
+            "web-1",
+            applied_revision=self.revision,
+            rejected=(),
+            certificate_expires=None,
+            in_use=Standing(),
+            revoked=(),
+            workers=1,
         )
 
     def is_registered(self) -> bool:

@@ -77,7 +77,7 @@ class Registry:
 class Keeping:
     """A keeper under a virtual clock, and what it did."""
 
-    def __init__(self, held: Held | None) -> None:
+    def __init__(self, held: Held | None, *, seed: int = 1) -> None:
         self.ahead = timedelta(0)
         self.registry = Registry(self.now)
         self.replaced: list[Held] = []
@@ -87,7 +87,7 @@ class Keeping:
             obtain=self.registry.obtain,
             replaced=self.replaced.append,
             now=self.now,
-            rng=seeded(1),
+            rng=seeded(seed),
         )
 
     def now(self) -> datetime:
@@ -140,6 +140,52 @@ async def test_failed_renewal_keeps_the_valid_certificate(autojump_clock: MockCl
     assert keeping.keeper.held is not held
     assert keeping.keeper.state.alarm == 0
     assert keeping.keeper.state.failures == 0
+
+
+async def test_renewal_out_of_turn_is_spread(autojump_clock: MockClock) -> None:
+    """When another issuer takes over, each certificate is renewed at some moment of the minute given."""
+    asked: list[float] = []
+    for seed in range(20):
+        keeping = Keeping(AUTHORITY.held(WEB, lifetime=DAY), seed=seed)
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keeping.keeper.keep_fresh)
+            await trio.sleep(1)
+            keeping.keeper.renew_within(60)
+            await trio.sleep(61)
+            nursery.cancel_scope.cancel()
+        (moment,) = keeping.registry.asked
+        asked.append((moment - NOON).total_seconds() - began)
+    assert min(asked) < 15
+    assert max(asked) > 45
+
+
+async def test_revoked_certificate_does_not_wait_for_its_turn(autojump_clock: MockClock) -> None:
+    """What peers refuse already is replaced at once, though another renewal is planned within a minute."""
+    keeping = Keeping(AUTHORITY.held(WEB, lifetime=DAY))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeping.keeper.keep_fresh)
+        await trio.sleep(1)
+        keeping.keeper.renew_within(60)
+        keeping.keeper.renew_within(0)
+        await trio.sleep(0.1)
+        assert len(keeping.registry.asked) == 1
+        # Both are served by it.
+        await trio.sleep(100)
+        assert len(keeping.registry.asked) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_out_of_turn_again_and_again(autojump_clock: MockClock) -> None:
+    """Renewals that are asked for all the time leave the registry some seconds between them."""
+    keeping = Keeping(AUTHORITY.held(WEB, lifetime=DAY))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeping.keeper.keep_fresh)
+        for _ in range(300):
+            await trio.sleep(0.1)
+            keeping.keeper.renew_within(0)
+        nursery.cancel_scope.cancel()
+    assert 2 <= len(keeping.registry.asked) <= 7
 
 
 async def test_expired_certificate_is_not_valid(autojump_clock: MockClock) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_proxy.agent.workers import LAST_PAUSE, SETTLED, RestartPause, WorkerPool
-from node_proxy.control import Credential, CredentialsUpdate, ExplicitListener, WorkerConfig
+from node_proxy.control import Credential, CredentialsUpdate, Decided, ExplicitListener, WorkerConfig
 from node_proxy.snapshot import Snapshot
 from registry.model.mesh import DefaultAuthorization
 
@@ -73,6 +73,7 @@ class Pool:
 
     def __init__(self, count: int, listener: socket.socket, *modes: str) -> None:
         self.changes = trio.Event()
+        self.decided: list[Decided] = []
         self.pool = WorkerPool(
             count=count,
             config=WorkerConfig(
@@ -87,6 +88,7 @@ class Pool:
             ),
             listeners=[listener],
             changed=self._changed,
+            decided=self.decided.extend,
             command=[sys.executable, "-m", "tests.fakes.worker", *modes],
         )
         self.pool.give_credentials(CREDENTIALS)
@@ -135,6 +137,17 @@ async def test_state_reaches_every_worker(listener: socket.socket) -> None:
         assert pool.sample("fake_credentials") == 2
         pool.pool.give_snapshot(snapshot(8))
         await pool.until(lambda: pool.pool.applied_revision == 8)
+
+
+async def test_decisions_are_handed_on(listener: socket.socket) -> None:
+    """What workers decided reaches the agent, each time it is told."""
+    async with running(2, listener, "--mode", "deciding") as pool:
+        pool.pool.give_snapshot(snapshot(7))
+        await pool.until(lambda: pool.pool.missing(7) == [])
+        with trio.fail_after(30):
+            while len(pool.decided) < 2:  # noqa: ASYNC110 (another process decides)
+                await trio.sleep(0.01)
+        assert {each.ids for each in pool.decided} == {("0a1b2c3d-0",)}
 
 
 async def test_dead_worker_is_replaced(listener: socket.socket) -> None:

@@ -1,10 +1,12 @@
 import pytest
 
 from node_proxy.dataplane import telemetry
-from node_proxy.dataplane.admission import Admission, Admitted, OpenStream, Refusal
+from node_proxy.dataplane.admission import Admission, Call, Refusal
+from node_proxy.dataplane.open_streams import Admitted, OpenStream
 from node_proxy.snapshot import Snapshot
 from registry.model.authorization import Action
-from registry.model.identity import WorkloadIdentity
+from registry.model.decision import Outcome
+from registry.model.identity import NodeIdentity, WorkloadIdentity
 from registry.model.mesh import DefaultAuthorization
 from tests.fakes.context import Scene, scene, snapshot
 from tests.integration.certificates import TRUST_DOMAIN, spiffe
@@ -12,6 +14,7 @@ from tests.integration.snapshots import local, policy
 
 WEB = WorkloadIdentity(TRUST_DOMAIN, "default", "web")
 DB = WorkloadIdentity(TRUST_DOMAIN, "default", "db")
+NODE = NodeIdentity(TRUST_DOMAIN, "web-1")
 API = spiffe("api")
 PORT = 9090
 WORKLOADS = (local("api", PORT),)
@@ -37,7 +40,7 @@ class Streams:
         """Admit and open a stream."""
         admitted = self._admission.admit(source=source, port=PORT, serving=API)
         assert isinstance(admitted, Admitted)
-        self._admission.opened(admitted, lambda outcome: self.cut.append((source.account, outcome)))
+        self._admission.streams.opened(admitted, lambda outcome: self.cut.append((source.account, outcome)))
 
 
 class TestAdmit:
@@ -78,13 +81,16 @@ class TestAdmit:
         """A port that no workload of this host registered is not found, whoever asks."""
         admission, stage = admission_over(snapshot(workloads=WORKLOADS))
         refusal = admission.admit(source=WEB, port=22, serving=None)
-        assert refusal == Refusal(404, "no_workload")
+        assert isinstance(refusal, Refusal)
+        assert (refusal.status, refusal.header) == (404, f"no_workload; id={refusal.decision}")
         assert stage.counted(telemetry.STREAMS_REFUSED, reason="no_workload") == 1
 
     def test_port_of_somebody_else(self) -> None:
         """Who verified another identity than the port's now has never reaches the new one."""
         admission, _ = admission_over(snapshot(workloads=WORKLOADS))
-        assert admission.admit(source=WEB, port=PORT, serving=spiffe("old")) == Refusal(404, "no_workload")
+        refusal = admission.admit(source=WEB, port=PORT, serving=spiffe("old"))
+        assert isinstance(refusal, Refusal)
+        assert (refusal.status, refusal.code) == (404, "no_workload")
 
     def test_caller_that_asked_for_nobody(self) -> None:
         """A peer that sends no SNI reaches whichever workload has the port."""
@@ -112,6 +118,37 @@ class TestAdmit:
         assert stage.counted(telemetry.AUDITED, policy="default/watch-web") == 1
 
 
+class TestDecisions:
+    def test_every_answer_is_noted(self) -> None:
+        """Permits, denials and what is not found are in the decision log, with the ids that were given."""
+        admission, stage = admission_over(snapshot(workloads=WORKLOADS, policies=(NO_WEB,)))
+        call = Call(source_ip="10.0.0.9", destination_ip="10.77.0.1", sni="api")
+        denied = admission.admit(source=WEB, port=PORT, serving=API, call=call)
+        permitted = admission.admit(source=DB, port=PORT, serving=API, call=call)
+        missing = admission.admit(source=DB, port=22, serving=None, call=call)
+        assert isinstance(permitted, Admitted)
+        noted = [
+            (each.outcome, each.reason, each.policy, each.source, each.destination, each.port, each.ids)
+            for each in stage.context.decisions.take(0.0)
+        ]
+        api, nothing = "default/api", ""
+        no, yes = Outcome.DENIED, Outcome.PERMITTED
+        assert noted == [
+            (no, "denied", "default/no-web", str(WEB), api, PORT, (denied.decision,)),
+            (yes, "permitted", "", str(DB), api, PORT, (permitted.decision,)),
+            (no, "no_workload", "", str(DB), nothing, 22, (missing.decision,)),
+        ]
+
+    def test_request_is_kept(self) -> None:
+        """What was asked is noted as it was asked, for somebody to ask again."""
+        admission, stage = admission_over(snapshot(workloads=WORKLOADS))
+        call = Call(source_ip="10.0.0.9", destination_ip="10.77.0.1", sni="api")
+        admission.admit(source=NODE, port=PORT, serving=API, call=call)
+        (decided,) = stage.context.decisions.take(0.0)
+        assert decided.source == str(NODE)
+        assert (decided.source_ip, decided.destination_ip, decided.sni) == ("10.0.0.9", "10.77.0.1", "api")
+
+
 class TestJudgeAgain:
     def test_cuts_what_is_no_longer_allowed(self) -> None:
         """A new DENY cuts the streams it matches, naming itself, and leaves the others."""
@@ -120,7 +157,7 @@ class TestJudgeAgain:
         streams.open(WEB)
         streams.open(DB)
         stage.enforce(snapshot(revision=2, workloads=WORKLOADS, policies=(NO_WEB,)))
-        admission.judge_again()
+        admission.streams.judge_again()
         assert streams.cut == [("web", "policy: default/no-web")]
         (line,) = stage.logged("stream cut")
         assert (line["policy"], line["source"]) == ("default/no-web", str(WEB))
@@ -132,7 +169,7 @@ class TestJudgeAgain:
         streams = Streams(admission)
         streams.open(DB)
         stage.enforce(snapshot(revision=2, workloads=WORKLOADS, policies=(ONLY_DB,)))
-        admission.judge_again()
+        admission.streams.judge_again()
         assert streams.cut == []
 
     def test_withdrawn_workload(self) -> None:
@@ -141,7 +178,7 @@ class TestJudgeAgain:
         streams = Streams(admission)
         streams.open(WEB)
         stage.enforce(snapshot(revision=2))
-        admission.judge_again()
+        admission.streams.judge_again()
         assert streams.cut == [("web", "policy: workload_withdrawn")]
 
     def test_port_that_changed_hands(self) -> None:
@@ -150,7 +187,7 @@ class TestJudgeAgain:
         streams = Streams(admission)
         streams.open(WEB)
         stage.enforce(snapshot(revision=2, workloads=(local("other", PORT),)))
-        admission.judge_again()
+        admission.streams.judge_again()
         assert len(streams.cut) == 1
 
     def test_closed_streams_are_forgotten(self) -> None:
@@ -159,11 +196,11 @@ class TestJudgeAgain:
         admitted = admission.admit(source=WEB, port=PORT, serving=API)
         assert isinstance(admitted, Admitted)
         cut: list[str] = []
-        stream = admission.opened(admitted, cut.append)
-        admission.closed(stream)
-        admission.closed(stream)
+        stream = admission.streams.opened(admitted, cut.append)
+        admission.streams.closed(stream)
+        admission.streams.closed(stream)
         stage.enforce(snapshot(revision=2))
-        admission.judge_again()
+        admission.streams.judge_again()
         assert cut == []
 
     def test_cut_may_close_others(self) -> None:
@@ -175,12 +212,12 @@ class TestJudgeAgain:
 
         def close_all(_: str) -> None:
             for stream in streams:
-                admission.closed(stream)
+                admission.streams.closed(stream)
 
-        streams += [admission.opened(admitted, close_all) for _ in range(4)]
+        streams += [admission.streams.opened(admitted, close_all) for _ in range(4)]
         stage.enforce(snapshot(revision=2))
-        admission.judge_again()
-        assert admission._open == set()
+        admission.streams.judge_again()
+        assert admission.streams._open == set()
 
     def test_namespace_that_closes_keeps_its_streams(self) -> None:
         """A broken edit closes a namespace for new streams; those that were admitted go on."""
@@ -189,7 +226,7 @@ class TestJudgeAgain:
         streams.open(WEB)
         closed = {"default": "authorizationpolicies/default/broken"}
         stage.enforce(snapshot(revision=2, workloads=WORKLOADS, closed=closed))
-        admission.judge_again()
+        admission.streams.judge_again()
         assert streams.cut == []
         assert isinstance(admission.admit(source=WEB, port=PORT, serving=API), Refusal)
 
@@ -199,5 +236,5 @@ class TestJudgeAgain:
         state = snapshot(workloads=WORKLOADS, policies=(watch,))
         admission, stage = admission_over(state)
         Streams(admission).open(WEB)
-        admission.judge_again()
+        admission.streams.judge_again()
         assert stage.counted(telemetry.AUDITED) == 1

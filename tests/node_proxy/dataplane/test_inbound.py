@@ -7,9 +7,12 @@ import trio
 import trio.testing
 
 from node_proxy.dataplane import telemetry
-from node_proxy.dataplane.admission import Admission
+from node_proxy.dataplane.admission import Admission, Call
 from node_proxy.dataplane.inbound import MAX_HANDSHAKES, Inbound, InboundPeer
-from node_proxy.dataplane.inbound_stream import parse_authority
+from node_proxy.dataplane.inbound_stream import InboundStream, parse_authority
+from node_proxy.dataplane.open_streams import OpenStream
+from node_proxy.dataplane.relay import StreamRelay
+from node_proxy.dataplane.socket_side import SocketSide
 from node_proxy.snapshot import Snapshot
 from node_proxy.tunnel.events import RequestRejected, StreamRequested
 from node_proxy.tunnel.http2 import CANCEL
@@ -17,6 +20,7 @@ from registry.model.authorization import Action
 from registry.model.identity import WorkloadIdentity
 from tests.fakes.context import ADDRESS, Scene, scene, snapshot, tls_contexts
 from tests.fakes.eventually import eventually
+from tests.fakes.garbage import alive, counting_alone
 from tests.fakes.relay_tunnel import RelayTunnel
 from tests.fakes.tcp import Reader, reset, tcp_pair
 from tests.integration.certificates import TRUST_DOMAIN, Authority, spiffe
@@ -25,6 +29,9 @@ from tests.integration.snapshots import local, policy
 WEB = WorkloadIdentity(TRUST_DOMAIN, "default", "web")
 API = spiffe("api")
 STREAM = 1
+STREAM_PARTS = (InboundStream, StreamRelay, SocketSide, OpenStream)
+# The address of the peer's host.
+CALLER = "10.77.0.2"
 
 
 @pytest.fixture
@@ -84,7 +91,7 @@ class Door:
         self.stage = stage
         self.admission = Admission(stage.context)
         self.inbound = Inbound(stage.context, nursery, self.admission)
-        self.peer = InboundPeer(self.inbound, WEB, API)
+        self.peer = InboundPeer(self.inbound, WEB, API, Call(source_ip=CALLER))
         self.tunnel = RelayTunnel()
 
     def request(self, authority: str) -> None:
@@ -98,7 +105,7 @@ class Door:
     def close(self) -> None:
         """Cut what is open."""
         self.stage.enforce(snapshot())
-        self.admission.judge_again()
+        self.admission.streams.judge_again()
 
 
 @asynccontextmanager
@@ -134,8 +141,8 @@ class TestJudgement:
         """Only a registered port of this host's own address is dialled; all else is refused and logged."""
         async with door(snapshot(workloads=(local("api", 8080),))) as at:
             at.request(authority)
-            assert at.tunnel.refused == [(STREAM, status, reason)]
             (line,) = at.stage.logged("stream refused")
+            assert at.tunnel.refused == [(STREAM, status, f"{reason}; id={line['id']}")]
             assert (line["status"], line["reason"], line["source"]) == (status, reason, str(WEB))
             assert at.stage.counted(telemetry.STREAMS_REFUSED, reason=reason) == 1
 
@@ -182,9 +189,10 @@ class TestDial:
         async with door(snapshot(workloads=(local("api", port),))) as at:
             at.request(f"{ADDRESS}:{port}")
             await at.answered()
-            assert at.tunnel.refused == [(STREAM, 503, "dial_failed")]
+            (line,) = at.stage.logged("stream refused")
+            assert at.tunnel.refused == [(STREAM, 503, f"dial_failed; id={line['id']}")]
             assert at.stage.counted(telemetry.STREAMS_REFUSED, reason="dial_failed") == 1
-            assert at.admission._open == set()
+            assert at.admission.streams._open == set()
 
     async def test_what_comes_during_the_dial_is_kept(self, slow_workload: SlowWorkload) -> None:
         """Payload and END_STREAM that arrive before the workload answers reach it, in order."""
@@ -212,7 +220,7 @@ class TestDial:
                 await trio.testing.wait_all_tasks_blocked()
                 assert served.recv(1) == b""
             assert (at.tunnel.accepted, at.tunnel.refused) == ([], [])
-            assert at.admission._open == set()
+            assert at.admission.streams._open == set()
 
     async def test_policy_that_changes_during_the_dial(self, slow_workload: SlowWorkload) -> None:
         """A DENY that comes during the dial cuts the stream before it is accepted."""
@@ -222,7 +230,7 @@ class TestDial:
         async with door(snapshot(workloads=workloads)) as at:
             at.request(f"{ADDRESS}:{port}")
             at.stage.enforce(snapshot(revision=2, workloads=workloads, policies=(no_web,)))
-            at.admission.judge_again()
+            at.admission.streams.judge_again()
             assert at.tunnel.resets == [(STREAM, CANCEL)]
             (await slow_workload.accept()).close()
             await trio.testing.wait_all_tasks_blocked()
@@ -238,7 +246,7 @@ class TestDial:
             served, _ = workload.accept()
             with served:
                 at.stage.enforce(snapshot(revision=2, workloads=workloads, policies=(no_web,)))
-                at.admission.judge_again()
+                at.admission.streams.judge_again()
                 assert at.tunnel.resets == [(STREAM, CANCEL)]
                 assert Reader(served).ended() == "reset"
             (line,) = at.stage.logged("connection closed")
@@ -255,7 +263,62 @@ class TestDial:
                 at.tunnel.handlers[STREAM].on_reset(CANCEL)
             assert at.stage.counted(telemetry.CONNECTIONS_OPEN, side="inbound") == 0
             assert at.stage.counted(telemetry.CONNECTIONS_CLOSED, outcome="cut") == 1
-            assert at.admission._open == set()
+            assert at.admission.streams._open == set()
+
+
+class TestFreed:
+    """Ended streams are freed by reference counting: thousands that end at once leave no garbage."""
+
+    @pytest.mark.parametrize("end", ["done", "reset", "broken", "cut"])
+    async def test_after_payload(self, workload: socket.socket, end: str) -> None:
+        """However an accepted stream ends, nothing of it is left."""
+        port = port_of(workload)
+        with counting_alone():
+            async with door(snapshot(workloads=(local("api", port),))) as at:
+                at.request(f"{ADDRESS}:{port}")
+                await at.answered()
+                assert alive(*STREAM_PARTS) == ["InboundStream", "OpenStream", "SocketSide", "StreamRelay"]
+                served, _ = workload.accept()
+                with served:
+                    match end:
+                        case "done":
+                            at.tunnel.handlers[STREAM].on_ended()
+                            served.shutdown(socket.SHUT_WR)
+                        case "reset":
+                            at.tunnel.handlers.pop(STREAM).on_reset(CANCEL)
+                        case "broken":
+                            reset(served)
+                        case _:
+                            at.close()
+                    await eventually(lambda: at.stage.logged("connection closed"))
+                await trio.testing.wait_all_tasks_blocked()
+                assert alive(*STREAM_PARTS) == []
+
+    @pytest.mark.parametrize("end", ["reset", "cut"])
+    async def test_during_the_dial(self, slow_workload: SlowWorkload, end: str) -> None:
+        """A stream that ends before its workload answers is gone once the dial has ended too."""
+        port = slow_workload.port
+        with counting_alone():
+            async with door(snapshot(workloads=(local("api", port),))) as at:
+                at.request(f"{ADDRESS}:{port}")
+                if end == "reset":
+                    at.tunnel.handlers.pop(STREAM).on_reset(CANCEL)
+                else:
+                    at.close()
+                (await slow_workload.accept()).close()
+                await trio.testing.wait_all_tasks_blocked()
+                assert alive(*STREAM_PARTS) == []
+
+    async def test_refused(self) -> None:
+        """A stream whose workload is not there leaves nothing."""
+        with socket.create_server(("127.0.0.1", 0)) as gone:
+            port = port_of(gone)
+        with counting_alone():
+            async with door(snapshot(workloads=(local("api", port),))) as at:
+                at.request(f"{ADDRESS}:{port}")
+                await at.answered()
+                await trio.testing.wait_all_tasks_blocked()
+                assert alive(*STREAM_PARTS) == []
 
 
 class TestHandshakes:

@@ -4,23 +4,28 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 
 from node_proxy.dataplane import telemetry
 from node_proxy.dataplane.admission import Admission
+from node_proxy.dataplane.local_relay import LocalRelay
+from node_proxy.dataplane.open_streams import OpenStream
 from node_proxy.dataplane.outbound import Outbound
-from node_proxy.dataplane.outbound_connection import Caller
+from node_proxy.dataplane.outbound_connection import Caller, OutboundConnection
+from node_proxy.dataplane.socket_side import SocketSide
 from node_proxy.dataplane.tables import Route
 from node_proxy.snapshot import Endpoint, Snapshot
 from registry.model.authorization import Action
 from tests.fakes.context import ADDRESS, NODE, scene, snapshot
 from tests.fakes.eventually import eventually
+from tests.fakes.garbage import alive, counting_alone
 from tests.fakes.outbound_pool import OutboundPool
 from tests.fakes.relay_tunnel import RelayTunnel
-from tests.fakes.tcp import Reader, tcp_pair
-from tests.integration.certificates import spiffe
+from tests.fakes.tcp import Reader, reset, tcp_pair
+from tests.integration.certificates import server_name, spiffe
 from tests.integration.snapshots import endpoint, local, policy
 
 WEB = Caller.of(spiffe("web"))
@@ -58,13 +63,13 @@ class House:
     def change(self, state: Snapshot) -> None:
         """Put another state in force, as a worker does."""
         self.stage.enforce(state)
-        self.admission.judge_again()
+        self.admission.streams.judge_again()
 
     def assert_balanced(self) -> None:
         """Check that nothing is left of any connection."""
         assert self.outbound.shared.balancer.loaded == 0
         assert self.outbound.open_connections == 0
-        assert self.admission._open == set()
+        assert self.admission.streams._open == set()
         assert self.stage.counted(telemetry.CONNECTIONS_OPEN) == 0
 
 
@@ -112,6 +117,32 @@ async def test_bytes_flow_without_a_tunnel(workload: socket.socket) -> None:
         inside.assert_balanced()
 
 
+@pytest.mark.parametrize("end", ["done", "broken", "cut"])
+async def test_freed(workload: socket.socket, end: str) -> None:
+    """However a call ends, reference counting frees all of it: thousands at once leave no garbage."""
+    parts = (OutboundConnection, LocalRelay, SocketSide, OpenStream)
+    port = port_of(workload)
+    with counting_alone():
+        async with house(snapshot(workloads=(local("api", port),))) as inside:
+            caller = inside.call(here(port))
+            await trio.testing.wait_all_tasks_blocked()
+            held = ["LocalRelay", "OpenStream", "OutboundConnection", "SocketSide", "SocketSide"]
+            assert alive(*parts) == held
+            served, _ = workload.accept()
+            with served:
+                match end:
+                    case "done":
+                        caller.sock.shutdown(socket.SHUT_WR)
+                        served.shutdown(socket.SHUT_WR)
+                    case "broken":
+                        reset(served)
+                    case _:
+                        inside.change(snapshot())
+                await eventually(lambda: inside.stage.logged("connection closed"))
+            await trio.testing.wait_all_tasks_blocked()
+            assert alive(*parts) == []
+
+
 async def test_denied(workload: socket.socket) -> None:
     """The policies hold within the host as well; the workload hears nothing of the attempt."""
     port = port_of(workload)
@@ -123,11 +154,42 @@ async def test_denied(workload: socket.socket) -> None:
             ("destination", "denied"),
             ("source", "denied"),
         ]
-        assert "policy=default/no-web" in lines[1]["detail"]
+        assert lines[0]["policy"] == lines[1]["policy"] == "default/no-web"
+        assert lines[0]["id"] == lines[1]["id"] != ""
+        for side, by in (("destination", "default/no-web"), ("source", "")):
+            assert inside.stage.counted(telemetry.DENIALS, side=side, policy=by, source=WEB.text) == 1
+        (decided,) = inside.stage.context.decisions.take(0.0)
+        assert (decided.ids, decided.source_ip, decided.sni) == (
+            (lines[0]["id"],),
+            ADDRESS,
+            server_name(API),
+        )
         workload.setblocking(False)
         with pytest.raises(BlockingIOError):
             workload.accept()
         inside.assert_balanced()
+
+
+async def test_grace(workload: socket.socket) -> None:
+    """A call within the host that a change denies goes on until its grace ends."""
+    port = port_of(workload)
+    workloads = (local("api", port),)
+    async with house(snapshot(workloads=workloads)) as inside:
+        caller = inside.call(here(port))
+        await eventually(lambda: len(inside.admission.streams._open) == 1)
+        served, _ = workload.accept()
+        with served:
+            served.setblocking(False)
+            workload_side = Reader(served)
+            state = snapshot(revision=2, workloads=workloads, policies=(NO_WEB,))
+            inside.change(msgspec.structs.replace(state, enforcement_grace=60))
+            caller.sock.send(b"still")
+            await eventually(lambda: workload_side.read() == b"still")
+            inside.change(state)
+            await eventually(lambda: caller.ended() == "reset")
+        (denied,) = inside.stage.logged("stream denied")
+        (cut,) = inside.stage.logged("stream cut")
+        assert denied["id"] == cut["id"]
 
 
 async def test_workload_that_has_moved() -> None:
@@ -201,5 +263,5 @@ async def test_change_that_matters_not(workload: socket.socket) -> None:
         caller = inside.call(here(port))
         inside.change(snapshot(revision=2, workloads=workloads))
         caller.sock.send(b"question")
-        await eventually(lambda: len(inside.admission._open) == 1)
+        await eventually(lambda: len(inside.admission.streams._open) == 1)
         assert inside.outbound.open_connections == 1

@@ -9,6 +9,7 @@ import trio.testing
 from node_proxy.dataplane import telemetry
 from node_proxy.dataplane.admission import Admission
 from node_proxy.dataplane.answers import ANSWER_CHECK_INTERVAL, ANSWER_TIMEOUT
+from node_proxy.dataplane.callers import UnknownCaller
 from node_proxy.dataplane.dialler import TunnelDialler
 from node_proxy.dataplane.ejection import FIRST_EJECTION
 from node_proxy.dataplane.outbound import Outbound
@@ -41,12 +42,12 @@ class TestConnected:
         ("route", "caller", "reason"),
         [
             (None, WEB, "unknown_destination"),
-            (Route("default/api", 80, ()), None, "unknown_caller"),
-            (None, None, "unknown_destination"),
+            (Route("default/api", 80, ()), UnknownCaller(), "unknown_caller"),
+            (None, UnknownCaller(), "unknown_destination"),
         ],
     )
     async def test_without_route_or_caller(
-        self, route: Route | None, caller: Caller | None, reason: str
+        self, route: Route | None, caller: Caller | UnknownCaller, reason: str
     ) -> None:
         """A connection to nowhere, or of nobody, is reset, counted and logged with its target."""
         stage, sock = scene(), IdleSocket()

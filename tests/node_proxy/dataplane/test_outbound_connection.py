@@ -120,19 +120,45 @@ class TestRefusals:
             assert not any(at.ejected(each) for each in both)
 
     @pytest.mark.parametrize("status", [400, 403, 405, 500])
-    async def test_denial_is_final(self, status: int) -> None:
-        """A denial is the same everywhere: the caller is reset, and the log has the peer's reason."""
+    async def test_refusal_is_final(self, status: int) -> None:
+        """A refusal that is the same everywhere resets the caller, and the log has the peer's words."""
         async with source() as at:
             both = endpoints(2)
             at.open_tunnels(*both)
             sock = at.call(*both)
-            at.refuse(status, "denied; policy=default/no-web; id=7")
+            at.refuse(status, "whatever")
             assert sock.state == "aborted"
             assert at.asked == []
             reason = "denied" if status == 403 else "refused"
-            assert at.refusals == [(reason, f"{status} denied; policy=default/no-web; id=7")]
+            assert at.refusals == [(reason, f"{status} whatever")]
             assert at.stage.counted(telemetry.STREAMS_REFUSED, reason=reason, workload="default/api") == 1
             at.assert_balanced()
+
+    async def test_denial_is_told(self) -> None:
+        """The policy and the decision that a peer names are fields of the log and no labels of a metric."""
+        async with source() as at:
+            (api,) = endpoints(1)
+            at.open_tunnels(api)
+            at.call(api)
+            at.refuse(403, "denied; policy=default/no-web; id=0a1b2c3d-7")
+            (line,) = at.stage.logged("stream refused")
+            assert (line["reason"], line["policy"], line["id"]) == ("denied", "default/no-web", "0a1b2c3d-7")
+            counted = {"side": "source", "policy": "", "source": WEB.text, "destination": "default/api"}
+            assert at.stage.counted(telemetry.DENIALS, **counted) == 1
+
+    @pytest.mark.parametrize(
+        "reason", ["denied; policy=a b; id=0a1b2c3d-7", "x; policy=default/p; id=1", "z" * 9000]
+    )
+    async def test_denial_in_other_words(self, reason: str) -> None:
+        """What is not exactly of our form gives no fields, and no more of it is logged than is enough."""
+        async with source() as at:
+            (api,) = endpoints(1)
+            at.open_tunnels(api)
+            at.call(api)
+            at.refuse(403, reason)
+            (line,) = at.stage.logged("stream refused")
+            assert (line["reason"], line["policy"], line["id"]) == ("denied", "", "")
+            assert line["detail"] == f"403 {reason[:256]}"
 
     async def test_refusal_without_a_reason(self) -> None:
         """A peer that gives no reason is refused all the same."""

@@ -1,12 +1,27 @@
+import msgspec
 import pytest
 
 from node_proxy.dataplane.tables import Tables
 from node_proxy.snapshot import ServicePortView, ServiceView
-from registry.model.authorization import Action
-from registry.model.identity import WorkloadIdentity
+from registry.model.authorization import (
+    Action,
+    AuthorizationPolicySpec,
+    Rule,
+    TargetKind,
+    TargetRef,
+    WorkloadSelector,
+)
+from registry.model.identity import Identity, NodeIdentity, WorkloadIdentity
 from registry.model.mesh import DefaultAuthorization
+from registry.model.peer_authentication import (
+    MtlsMode,
+    MutualTls,
+    PeerAuthentication,
+    PeerAuthenticationSpec,
+)
+from registry.model.resource import Metadata
 from registry.model.service import PortProtocol
-from registry.rules import Denied, Permit, authorize
+from registry.rules import AuthRequest, Denied, Permit, authorize
 from tests.fakes.context import snapshot
 from tests.integration.certificates import TRUST_DOMAIN, spiffe
 from tests.integration.snapshots import endpoint, local, policy, service
@@ -23,11 +38,11 @@ API = ServiceView(
 )
 
 
-def decided(tables: Tables, port: int) -> Permit | Denied:
-    """Say what the policies behind a port say of web."""
+def decided(tables: Tables, port: int, source: Identity | None = WEB) -> Permit | Denied:
+    """Say what the policies behind a port say of web, or of another caller."""
     found = tables.local(port)
     assert found is not None
-    return authorize(found.policies, source=WEB, port=port)
+    return authorize(found.policies, AuthRequest(source, port))
 
 
 def test_service_by_name() -> None:
@@ -114,3 +129,50 @@ def test_closed_namespace(closed: dict[str, str], open_ports: set[int]) -> None:
     workloads = (local("api", 9090), local("db", 9191, namespace="prod"))
     tables = Tables(snapshot(workloads=workloads, closed=closed))
     assert {port for port in (9090, 9191) if isinstance(decided(tables, port), Permit)} == open_ports
+
+
+@pytest.mark.parametrize("source", [None, NodeIdentity(TRUST_DOMAIN, "web-1")])
+def test_callers_without_identity(source: NodeIdentity | None) -> None:
+    """Whether a workload lets in callers without an identity is what PeerAuthentication says of its port."""
+    permissive = PeerAuthentication(
+        api_version="security.istio.io/v1",
+        kind="PeerAuthentication",
+        metadata=Metadata(name="metrics"),
+        spec=PeerAuthenticationSpec(
+            selector=WorkloadSelector(match_labels={"app": "api"}),
+            port_level_mtls={"9191": MutualTls(mode=MtlsMode.PERMISSIVE)},
+        ),
+    )
+    state = snapshot(workloads=(local("api", 9090, 9191), local("web", 8080)))
+    tables = Tables(msgspec.structs.replace(state, peer_authentications=(permissive,)))
+    assert isinstance(decided(tables, 9090, source), Denied)
+    assert isinstance(decided(tables, 9191, source), Permit)
+    assert isinstance(decided(tables, 8080, source), Denied)
+    open_mesh = Tables(msgspec.structs.replace(state, mtls_mode=MtlsMode.PERMISSIVE))
+    assert isinstance(decided(open_mesh, 9090, source), Permit)
+
+
+def test_policies_attached_to_a_service() -> None:
+    """A policy attached to a Service guards the workloads behind it."""
+    attached = msgspec.structs.replace(
+        policy("attached", Action.DENY, principals=(WEB.principal,)),
+        spec=AuthorizationPolicySpec(
+            action=Action.DENY,
+            rules=(Rule(),),
+            target_refs=(TargetRef(kind=TargetKind.SERVICE, name="front"),),
+        ),
+    )
+    behind = msgspec.structs.replace(local("api", 9090), services=("default/front",))
+    tables = Tables(snapshot(workloads=(behind, local("web", 8080)), policies=(attached,)))
+    assert isinstance(decided(tables, 9090), Denied)
+    assert isinstance(decided(tables, 8080), Permit)
+
+
+def test_unchanged_policies_are_taken_over() -> None:
+    """New tables take over what the former ones have made of the policies that are still the same."""
+    state = snapshot(workloads=(local("api", 9090),), policies=(policy("p", Action.ALLOW),))
+    former = Tables(state)
+    found, before = Tables(state, former).local(9090), former.local(9090)
+    assert found is not None
+    assert before is not None
+    assert found.policies.asked is before.policies.asked

@@ -1,6 +1,6 @@
 from node_proxy.control import Sample
 from node_proxy.dataplane import telemetry
-from node_proxy.dataplane.telemetry import Telemetry, Traffic
+from node_proxy.dataplane.telemetry import MAX_DENIAL_LABELS, Telemetry, Traffic
 
 
 def values(numbers: Telemetry) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -80,3 +80,30 @@ def test_every_other_outcome_is_a_cut() -> None:
         api.begin()
         api.end(Traffic(), outcome)
     assert (api.cut, api.refused, api.done) == (2, 1, 0)
+
+
+def test_denials() -> None:
+    """Denials are counted by who was denied what, by which policy, and why."""
+    numbers = Telemetry()
+    for _ in range(2):
+        numbers.denied(side="destination", reason="denied", policy="a/b", source="s", destination="d")
+    ((name, labels), value), *rest = values(numbers).items()
+    assert (name, value, rest) == (telemetry.DENIALS, 2, [])
+    assert dict(labels) == {
+        "side": "destination",
+        "reason": "denied",
+        "policy": "a/b",
+        "source": "s",
+        "destination": "d",
+    }
+
+
+def test_denials_are_bounded() -> None:
+    """Beyond a number of callers and policies the rest is counted together, and none is lost."""
+    numbers = Telemetry()
+    for caller in range(MAX_DENIAL_LABELS + 50):
+        numbers.denied(side="source", reason="denied", policy="", source=str(caller), destination="d")
+    numbers.denied(side="source", reason="denied", policy="", source="0", destination="d")
+    found = {dict(labels)["source"]: value for (_, labels), value in values(numbers).items()}
+    assert len(found) == MAX_DENIAL_LABELS + 1
+    assert (found["0"], found[telemetry.OTHER]) == (2, 50)

@@ -104,10 +104,10 @@ def test_draining_twice_sends_one_goaway() -> None:
 
 
 def test_goaway_with_an_error_tells_its_code() -> None:
-    """The peer's reason for leaving is passed on."""
+    """The peer's code for leaving is passed on, and what it says of it."""
     link = established()
     frame = hyperframe.frame.GoAwayFrame(0, last_stream_id=0, error_code=11, additional_data=b"calm")
-    assert link.client.receive(frame.serialize()) == [PeerDraining(0, 11)]
+    assert link.client.receive(frame.serialize()) == [PeerDraining(0, 11, "calm")]
 
 
 def test_peer_may_lower_its_last_stream() -> None:

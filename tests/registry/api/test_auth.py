@@ -5,6 +5,9 @@ import pytest
 
 from registry.api.auth import new_administrator
 from registry.store.memory import MemoryStore
+from tests.fakes.signers import MeshKeys
+from tests.registry.api.mesh import signed
+from tests.registry.ca.material import START, TRUST_DOMAIN
 
 GUARDED = [
     ("POST", "/v1/tokens"),
@@ -36,13 +39,24 @@ async def test_refused(admin: httpx.AsyncClient, method: str, path: str, header:
 
 async def test_several(admin: httpx.AsyncClient, store: MemoryStore) -> None:
     """Each of several administrators is let in, and one who is removed no longer is."""
-    token, write = new_administrator("bob")
-    await store.put(write.key, write.value)
+    token, write = new_administrator("bob", now=START)
+    await store.put(write.key, signed(write.key, write.value))
     bob = {"authorization": f"bearer {token}"}
     assert (await admin.get("/v1/nodes")).status_code == 200
     assert (await admin.get("/v1/nodes", headers=bob)).status_code == 200
     await store.delete("administrators/bob")
     assert (await admin.get("/v1/nodes", headers=bob)).status_code == 401
+
+
+async def test_written_past_us(admin: httpx.AsyncClient, store: MemoryStore) -> None:
+    """Nobody becomes an administrator by writing to etcd: the authority must have signed it."""
+    token, write = new_administrator("mallory", now=START)
+    mallory = {"authorization": f"bearer {token}"}
+    stranger = MeshKeys(TRUST_DOMAIN, now=START)
+    for value in (write.value, stranger.authority.sign(write.key, write.value)):
+        await store.put(write.key, value)
+        assert (await admin.get("/v1/nodes", headers=mallory)).status_code == 401
+    assert (await admin.get("/v1/nodes")).status_code == 200
 
 
 async def test_damaged_entry(admin: httpx.AsyncClient, store: MemoryStore) -> None:
@@ -54,7 +68,7 @@ async def test_damaged_entry(admin: httpx.AsyncClient, store: MemoryStore) -> No
 
 async def test_token_not_stored(store: MemoryStore) -> None:
     """The store holds no token, only its hash."""
-    token, write = new_administrator("alice")
+    token, write = new_administrator("alice", now=START)
     assert token.encode() not in write.value
 
 

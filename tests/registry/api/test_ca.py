@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from registry.ca import issuer
+from registry.ca import issuer, verifying
 from registry.store.memory import MemoryStore
 from tests.registry.ca.material import START, TRUST_DOMAIN, SetClock, make_csr, make_proof, new_key
 
@@ -57,17 +57,43 @@ async def test_join(admin: httpx.AsyncClient) -> None:
     del admin.headers["authorization"]
     key = new_key()
     answer = (await join(admin, token, key)).json()
-    leaf = x509.load_pem_x509_certificate(answer.pop("certificate").encode())
+    leaf, intermediate = x509.load_pem_x509_certificates(answer.pop("certificate").encode())
     (root,) = (x509.load_pem_x509_certificate(pem.encode()) for pem in answer.pop("bundle"))
-    leaf.verify_directly_issued_by(root)
+    leaf.verify_directly_issued_by(intermediate)
+    intermediate.verify_directly_issued_by(root)
     assert leaf.public_key() == key.public_key()
     assert answer == {
         "node": "web-1",
         "identity": NODE,
         "identities": [WEB],
         "trustDomain": TRUST_DOMAIN,
+        "generation": int(START.timestamp()),
         "notAfter": "2026-03-02T12:00:00Z",
+        "etcdCertificate": None,
     }
+
+
+async def test_join_for_etcd_too(admin: httpx.AsyncClient) -> None:
+    """A node that asks for it gets its etcd client certificate with the rest."""
+    key = new_key()
+    asked = {"token": await new_token(admin), "node": "web-1", "csr": make_csr(new_key())}
+    answer = (await admin.post("/v1/join", json=asked | {"etcdCsr": make_csr(key)})).json()
+    leaf, _ = x509.load_pem_x509_certificates(answer["etcdCertificate"].encode())
+    assert (leaf.public_key(), leaf.subject.rfc4514_string()) == (key.public_key(), "CN=node:web-1")
+
+
+async def test_join_that_waits(admin: httpx.AsyncClient) -> None:
+    """A join that an administrator must approve is accepted, not answered, until that is done."""
+    token = await new_token(admin, requireApproval=True)
+    asked = {"token": token, "node": "web-1", "csr": make_csr(new_key())}
+    for _ in range(2):
+        response = await admin.post("/v1/join", json=asked)
+        assert (response.status_code, response.json()) == (202, {"node": "web-1"})
+    (node,) = (await admin.get("/v1/nodes")).json()["items"]
+    assert (node["pending"], node["identities"]) == (True, [WEB])
+    approved = await admin.post("/v1/nodes/web-1/approve")
+    assert approved.json() == {"node": "web-1", "identities": [WEB], "changed": True}
+    assert (await admin.post("/v1/join", json=asked)).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -80,6 +106,7 @@ async def test_join(admin: httpx.AsyncClient) -> None:
         ({"csr": make_csr(ec.generate_private_key(ec.SECP384R1()))}, 422),
         ({"extra": 1}, 422),
         ({"csr": None}, 422),
+        ({"etcdCsr": "nonsense"}, 422),
     ],
 )
 async def test_join_refused(admin: httpx.AsyncClient, changes: dict[str, Any], status: int) -> None:
@@ -140,7 +167,7 @@ class TestCertificates:
             answer = (await self.ask(anyone, body, proof)).json()
             leaf = x509.load_pem_x509_certificate(answer["certificate"].encode())
             assert leaf.public_key() == new.public_key()
-            assert str(issuer.identity_of(leaf, trust_domain=TRUST_DOMAIN)) == identity
+            assert str(verifying.identity_of(leaf, trust_domain=TRUST_DOMAIN)) == identity
             assert set(answer) == {"identity", "certificate", "bundle", "notAfter"}
 
     async def test_unlisted(

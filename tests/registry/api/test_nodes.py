@@ -9,6 +9,7 @@ import pytest
 from registry.statuses import plan
 from registry.store.base import KeyValue, Put
 from registry.store.memory import MemoryStore
+from tests.registry.api.mesh import MESH, signed
 from tests.registry.ca.material import TRUST_DOMAIN
 
 WEB = f"spiffe://{TRUST_DOMAIN}/ns/default/sa/web"
@@ -29,12 +30,14 @@ def resource(
 
 async def enrol(store: MemoryStore, node: str, *identities: str) -> None:
     spec = {"node": node, "identities": identities, "enrolledAt": "2026-03-01T12:00:00Z"}
-    await store.put(f"enrolments/{node}", resource("Enrolment", node, spec))
+    place = f"enrolments/{node}"
+    await store.put(place, signed(place, resource("Enrolment", node, spec)))
 
 
 async def record(store: MemoryStore, node: str, address: str) -> None:
     spec = {"address": address, "region": "eu", "zone": "a", "version": "0.1.0"}
-    await store.put(f"nodes/{node}/record", resource("Node", node, spec))
+    place = f"nodes/{node}/record"
+    await store.put(place, signed(place, resource("Node", node, spec)))
 
 
 async def workload(
@@ -47,7 +50,8 @@ async def workload(
         namespace="default",
         labels={"app": "web"},
     )
-    await store.put(f"nodes/{node}/workloads/default/{name}", value)
+    place = f"nodes/{node}/workloads/default/{name}"
+    await store.put(place, signed(place, value))
 
 
 async def service(store: MemoryStore, name: str = "web", **spec: Any) -> None:
@@ -79,6 +83,7 @@ class TestNodes:
                 {
                     "node": "web-1",
                     "live": True,
+                    "pending": False,
                     "address": "10.0.0.1",
                     "tunnelPort": 15008,
                     "region": "eu",
@@ -91,7 +96,8 @@ class TestNodes:
                     ],
                     "remarks": [],
                 }
-            ]
+            ],
+            "etcdUsers": None,
         }
 
     async def test_away(self, admin: httpx.AsyncClient, store: MemoryStore) -> None:
@@ -129,6 +135,16 @@ class TestNodes:
         assert (first["node"], first["workloads"]) == ("web-1", [])
         assert key in first["remarks"][0]
         assert second["live"]
+
+    async def test_not_vouched_for(self, admin: httpx.AsyncClient, store: MemoryStore) -> None:
+        """What a node has not signed itself, or may not be, is a remark and does not count."""
+        await enrol(store, "web-1", API)
+        await store.put("nodes/web-1/record", MESH.node("web-2").sign("nodes/web-1/record", b"{}"))
+        await workload(store, "web-1")
+        (node,) = (await admin.get("/v1/nodes")).json()["items"]
+        assert (node["live"], node["address"]) == (True, None)
+        assert len(node["remarks"]) == 2
+        assert "not enrolled for" in node["remarks"][1]
 
 
 class TestProxyStatus:

@@ -1,40 +1,26 @@
 """Who may enrol, what enrolment allows, and that a token is used once."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import trio
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 from trio.testing import MockClock
 
-from registry.ca import issuer
+from registry.ca import verifying
 from registry.ca.authority import Authority
-from registry.ca.enrolment import Joined, Registrar
+from registry.ca.enrolment import Joined, Registrar, Requests, Waiting
+from registry.ca.nodes import NodeEditor
 from registry.errors import Conflict, Forbidden, InvalidResource, RegistryError, Unauthenticated
 from registry.model.enrolment import Enrolment, JoinToken
 from registry.model.identity import NodeIdentity
-from registry.model.parse import parse_as
+from registry.model.parse import parse_as, render
 from registry.store.memory import MemoryStore
-from tests.registry.ca.material import KEK, START, TRUST_DOMAIN, SetClock, make_csr, make_proof, new_key
-
-WEB = f"spiffe://{TRUST_DOMAIN}/ns/default/sa/web"
-API = f"spiffe://{TRUST_DOMAIN}/ns/default/sa/api"
-HOUR = timedelta(hours=1)
-
-
-async def new_token(registrar: Registrar, pattern: str = "web-*", *names: str, uses: int = 1) -> str:
-    made = await registrar.create_token(
-        pattern=pattern, identities=names or ("default/web",), ttl=HOUR, uses=uses
-    )
-    return str(made.text)
-
-
-async def join(
-    registrar: Registrar, token: str, node: str = "web-1", *, key: ec.EllipticCurvePrivateKey | None = None
-) -> Joined:
-    return await registrar.join(token=token, node=node, csr=make_csr(key or new_key()))
+from registry.store.signed import unsigned
+from tests.fakes.signers import MeshKeys
+from tests.registry.ca.joining import API, HOUR, WEB, join, new_token
+from tests.registry.ca.material import START, TRUST_DOMAIN, SetClock, make_csr, new_key
 
 
 async def enrolled(store: MemoryStore, node: str = "web-1") -> Enrolment:
@@ -89,10 +75,10 @@ class TestJoin:
         """A node gets its own identity for its own key, and is told what it may ask for."""
         key = new_key()
         joined = await join(registrar, await new_token(registrar), key=key)
-        (leaf,) = x509.load_pem_x509_certificates(joined.issued.chain_pem.encode())
+        leaf, *rest = x509.load_pem_x509_certificates(joined.issued.chain_pem.encode())
         assert leaf.public_key() == key.public_key()
-        assert issuer.verify_chain(
-            [leaf], roots=joined.trust.roots, trust_domain=TRUST_DOMAIN, now=START
+        assert verifying.verify_chain(
+            [leaf, *rest], roots=joined.trust.roots, trust_domain=TRUST_DOMAIN, now=START
         ) == NodeIdentity(TRUST_DOMAIN, "web-1")
         assert joined.identities == (WEB,)
 
@@ -212,7 +198,7 @@ class TestJoin:
         """A malformed certificate request does not use the token up."""
         token = await new_token(registrar)
         with pytest.raises(InvalidResource):
-            await registrar.join(token=token, node="web-1", csr="hello")
+            await registrar.join(token=token, node="web-1", requests=Requests("hello"))
         await join(registrar, token)
 
     async def test_store_out_of_reach_costs_nothing(self, registrar: Registrar, store: MemoryStore) -> None:
@@ -240,131 +226,69 @@ class TestJoin:
         assert (await enrolled(store)).spec.identities == (API,)
 
 
-class Node:
-    """A node that has joined and asks for certificates."""
+class TestApproval:
+    async def ask(self, registrar: Registrar, token: str, csr: str) -> Joined | Waiting:
+        """Ask to be let in."""
+        return await registrar.join(token=token, node="web-1", requests=Requests(csr))
 
-    def __init__(self, registrar: Registrar, clock: SetClock) -> None:
-        self.registrar = registrar
-        self.clock = clock
-        self.key = new_key()
-        self.chain = ""
+    async def test_waits(self, registrar: Registrar, store: MemoryStore) -> None:
+        """A node whose token asks for approval waits, however often it asks, and is enrolled for nothing."""
+        token, csr = await new_token(registrar, require_approval=True), make_csr(new_key())
+        for _ in range(3):
+            assert await self.ask(registrar, token, csr) == Waiting("web-1")
+        assert (await enrolled(store)).spec.pending
+        assert not (await store.list("tokens/")).items
 
-    async def join(self, token: str) -> None:
-        """Join as web-1."""
-        self.chain = (await join(self.registrar, token, key=self.key)).issued.chain_pem
+    async def test_approved(self, registrar: Registrar, nodes: NodeEditor, store: MemoryStore) -> None:
+        """Once approved, the node that waits gets its certificate, once."""
+        token, csr = await new_token(registrar, require_approval=True), make_csr(new_key())
+        await self.ask(registrar, token, csr)
+        await nodes.approve("web-1")
+        joined = await self.ask(registrar, token, csr)
+        assert isinstance(joined, Joined)
+        assert joined.identities == (WEB,)
+        assert not (await enrolled(store)).spec.pending
+        with pytest.raises(Unauthenticated):
+            await self.ask(registrar, token, csr)
 
-    def prove(self, body: bytes, **changes: Any) -> str:
-        """Prove possession of its key for a request."""
-        identity = f"spiffe://{TRUST_DOMAIN}/node/web-1"
-        return make_proof(self.key, self.chain, identity=identity, body=body, now=self.clock(), **changes)
+    async def test_another_key(self, registrar: Registrar, nodes: NodeEditor) -> None:
+        """Nobody but the key that waits gets the certificate, not even who has the token."""
+        token, csr = await new_token(registrar, require_approval=True, uses=2), make_csr(new_key())
+        await self.ask(registrar, token, csr)
+        await nodes.approve("web-1")
+        with pytest.raises(Conflict):
+            await self.ask(registrar, token, make_csr(new_key()))
+        assert isinstance(await self.ask(registrar, token, csr), Joined)
 
-    async def ask(self, identity: str, **changes: Any) -> x509.Certificate:
-        """Ask for a certificate, with a new key."""
-        body = identity.encode()
-        certified = await self.registrar.certify(
-            proof=self.prove(body, **changes), body=body, identity=identity, csr=make_csr(new_key())
-        )
-        assert certified.identity == identity
-        return x509.load_pem_x509_certificate(certified.issued.chain_pem.encode())
+    async def test_turned_down(self, registrar: Registrar, nodes: NodeEditor) -> None:
+        """A node that is revoked while it waits is told that its token is no good."""
+        token, csr = await new_token(registrar, require_approval=True), make_csr(new_key())
+        await self.ask(registrar, token, csr)
+        assert await nodes.revoke("web-1", reason="")
+        with pytest.raises(Unauthenticated):
+            await self.ask(registrar, token, csr)
+
+    async def test_never_over_a_living_node(self, registrar: Registrar, store: MemoryStore) -> None:
+        """A token that asks for approval does not take a name over: the node that lives would be cut off."""
+        await join(registrar, await new_token(registrar))
+        token = await new_token(registrar, "web-1", require_approval=True)
+        with pytest.raises(Conflict, match="meshctl node revoke web-1"):
+            await self.ask(registrar, token, make_csr(new_key()))
+        assert not (await enrolled(store)).spec.pending
 
 
-@pytest.fixture
-async def node(registrar: Registrar, clock: SetClock) -> Node:
-    node = Node(registrar, clock)
-    await node.join(await new_token(registrar))
-    return node
-
-
-class TestCertify:
-    async def test_listed_identity(self, node: Node) -> None:
-        """A node gets certificates for what its enrolment lists."""
-        certificate = await node.ask(WEB)
-        assert str(issuer.identity_of(certificate, trust_domain=TRUST_DOMAIN)) == WEB
-
-    async def test_own_identity(self, node: Node, clock: SetClock) -> None:
-        """A node renews its own certificate with the one it has."""
-        clock.advance(hours=23)
-        certificate = await node.ask(f"spiffe://{TRUST_DOMAIN}/node/web-1")
-        assert certificate.not_valid_after_utc == START + timedelta(hours=47)
-
-    @pytest.mark.parametrize(
-        "identity",
-        [API, f"spiffe://{TRUST_DOMAIN}/node/web-2", "spiffe://other.test/ns/default/sa/web"],
-    )
-    async def test_unlisted_identity(self, node: Node, identity: str) -> None:
-        """A node gets no certificate for what its enrolment does not list, and learns what it does."""
-        with pytest.raises(Forbidden, match=WEB):
-            await node.ask(identity)
-
-    @pytest.mark.parametrize("identity", ["", "default/web", "spiffe://mesh.test/ns/default"])
-    async def test_no_identity(self, node: Node, identity: str) -> None:
-        """What is no identity is a malformed request."""
-        with pytest.raises(InvalidResource):
-            await node.ask(identity)
-
-    async def test_bad_request(self, node: Node) -> None:
-        """A request for a key on another curve is refused."""
-        csr = make_csr(ec.generate_private_key(ec.SECP384R1()))
-        with pytest.raises(InvalidResource, match="P-256"):
-            await node.registrar.certify(proof=node.prove(b""), body=b"", identity=WEB, csr=csr)
-
-    async def test_replay(self, node: Node) -> None:
-        """A proof is good once."""
-        await node.ask(WEB, jti="the-same-one")
-        with pytest.raises(Unauthenticated, match="used before"):
-            await node.ask(WEB, jti="the-same-one")
-
-    async def test_failed_proof_is_not_remembered(self, node: Node) -> None:
-        """Numbers are used up by the node's own proofs alone, never by somebody's forgeries."""
-        forger = Node(node.registrar, node.clock)
-        forger.chain = node.chain
-        with pytest.raises(Unauthenticated, match="signature"):
-            await forger.ask(WEB, jti="the-same-one")
-        await node.ask(WEB, jti="the-same-one")
-
-    async def test_expired_certificate(self, node: Node, clock: SetClock) -> None:
-        """A node that was away for longer than its certificate's life must join again."""
-        clock.advance(hours=25)
-        with pytest.raises(Unauthenticated, match="not valid now"):
-            await node.ask(WEB)
-
-    async def test_enrolment_removed(self, node: Node, store: MemoryStore) -> None:
-        """A node whose enrolment an operator removed gets nothing more, not even for itself."""
-        await store.delete("enrolments/web-1")
-        with pytest.raises(Forbidden, match="not enrolled"):
-            await node.ask(f"spiffe://{TRUST_DOMAIN}/node/web-1")
-
-    async def test_enrolment_narrowed(self, node: Node, store: MemoryStore) -> None:
-        """An edit of the enrolment holds from the next request on."""
-        item = await store.get("enrolments/web-1")
-        assert item is not None
-        await store.put(item.key, item.value.replace(WEB.encode(), API.encode()))
-        with pytest.raises(Forbidden):
-            await node.ask(WEB)
-        await node.ask(API)
-
-    async def test_enrolled_anew(self, node: Node, registrar: Registrar, clock: SetClock) -> None:
-        """Whoever held a name before it was enrolled anew is shut out; who holds it now is not."""
-        clock.advance(minutes=1)
-        successor = Node(registrar, clock)
-        await successor.join(await new_token(registrar, "web-1"))
-        with pytest.raises(Forbidden, match="enrolled anew"):
-            await node.ask(WEB)
-        await successor.ask(WEB)
-
-    async def test_ticking_clock(
-        self, store: MemoryStore, authority: Authority, registrar: Registrar
-    ) -> None:
-        """A certificate is never mistaken for one from before its own enrolment, however slow the join."""
-        seconds = iter(range(100))
-
-        def ticking() -> datetime:
-            return START + timedelta(seconds=next(seconds))
-
-        token = await new_token(registrar)
-        slow = Registrar(
-            store=store, authority=await Authority.load(store, kek=KEK, clock=ticking), clock=ticking
-        )
-        node = Node(slow, SetClock())
-        await node.join(token)
-        await node.ask(WEB)
+class TestForged:
+    async def test_token(self, registrar: Registrar, store: MemoryStore) -> None:
+        """A token that somebody wrote into etcd lets nobody in."""
+        text = await new_token(registrar)
+        (item,) = (await store.list("tokens/")).items
+        for forged in (
+            render(unsigned(parse_as(JoinToken, item.value, where=""))),
+            item.value.replace(b"sa/web", b"sa/api"),
+            MeshKeys(TRUST_DOMAIN, now=START).authority.sign(item.key, item.value),
+        ):
+            await store.put(item.key, forged)
+            with pytest.raises(Unauthenticated):
+                await join(registrar, text)
+        await store.put(item.key, item.value)
+        await join(registrar, text)

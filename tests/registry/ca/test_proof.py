@@ -15,6 +15,7 @@ from registry.ca import issuer
 from registry.ca.proof import Proof, Replays, verify_proof
 from registry.errors import Unauthenticated
 from registry.model.identity import Identity, NodeIdentity, WorkloadIdentity
+from registry.model.revocation import BACKDATE, CertificateFacts
 from tests.registry.ca.material import START, TRUST_DOMAIN, make_proof, new_key, unsigned
 
 NODE = NodeIdentity(TRUST_DOMAIN, "web-1")
@@ -26,7 +27,7 @@ KEY = new_key()
 def certify(
     identity: Identity = NODE, *, root: issuer.Signer = ROOT, key: ec.EllipticCurvePrivateKey = KEY
 ) -> str:
-    leaf = issuer.issue_leaf(root, key.public_key(), identity, serial=2, now=START)
+    leaf = issuer.issue_leaf(root, key.public_key(), identity, node="web-1", serial=2, now=START)
     return issuer.to_pem(leaf)
 
 
@@ -123,6 +124,31 @@ def test_clock_skew(later: timedelta, good: bool) -> None:
             verify(prove(), later=later)
 
 
+@pytest.mark.parametrize("ahead", [timedelta(minutes=4), timedelta(minutes=-4)], ids=["fast", "slow"])
+def test_four_minutes_off(ahead: timedelta) -> None:
+    """A node whose clock is four minutes off proves itself, also with a certificate issued this moment."""
+    token = make_proof(KEY, CHAIN, identity=str(NODE), body=BODY, now=START + ahead)
+    assert verify(token).node == NODE
+
+
+def test_expired_by_an_hour() -> None:
+    """A certificate that ended an hour ago is refused with when, by which clock, and what to do."""
+    now = START + timedelta(hours=25)
+    token = make_proof(KEY, CHAIN, identity=str(NODE), body=BODY, now=now)
+    says = "expired at 2026-03-02T12:00:00Z, it is 2026-03-02T13:00:00Z here; join again with a token"
+    with pytest.raises(Unauthenticated, match=says):
+        verify(token, later=timedelta(hours=25))
+
+
+def test_leaf_of_an_intermediate() -> None:
+    """A node's chain goes over the intermediate, and what revocations look at is taken from all of it."""
+    middle = issuer.make_intermediate(ROOT, new_key(), trust_domain=TRUST_DOMAIN, serial=3, now=START)
+    chain = certify(root=middle) + issuer.to_pem(middle.certificate)
+    assert verify(prove(chain)).facts == CertificateFacts(
+        identity=str(NODE), node="web-1", serials=(2, 3), not_before=START - BACKDATE
+    )
+
+
 def test_from_the_future() -> None:
     """A proof from more than five minutes ahead is refused."""
     ahead = int((START + timedelta(minutes=6)).timestamp())
@@ -182,7 +208,12 @@ def test_payload_without_claims(payload: bytes) -> None:
 
 
 class TestReplays:
-    PROOF = Proof(node=NODE, certified_at=START, jti="a" * 32, expires=START + timedelta(minutes=6))
+    PROOF = Proof(
+        node=NODE,
+        facts=CertificateFacts(identity=str(NODE), node="web-1", serials=(1,), not_before=START),
+        jti="a" * 32,
+        expires=START + timedelta(minutes=6),
+    )
 
     def test_once(self) -> None:
         """The second use of a proof is refused."""

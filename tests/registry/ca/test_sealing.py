@@ -22,7 +22,7 @@ def root() -> issuer.Signer:
 
 @pytest.fixture
 def sealed(root: issuer.Signer) -> SealedKey:
-    return seal(root, kek=KEK, key_id="root", salt=SALT, nonce=NONCE)
+    return seal(root.key, certificate=root.certificate, kek=KEK, key_id="root", salt=SALT, nonce=NONCE)
 
 
 def test_round_trip(root: issuer.Signer, sealed: SealedKey) -> None:
@@ -35,7 +35,14 @@ def test_round_trip(root: issuer.Signer, sealed: SealedKey) -> None:
 
 def test_passphrase(root: issuer.Signer) -> None:
     """A passphrase seals and opens as well, and another one does not."""
-    sealed = seal(root, kek=Passphrase("open sesame"), key_id="root", salt=SALT, nonce=NONCE)
+    sealed = seal(
+        root.key,
+        certificate=root.certificate,
+        kek=Passphrase("open sesame"),
+        key_id="root",
+        salt=SALT,
+        nonce=NONCE,
+    )
     opened = unseal(sealed, kek=Passphrase("open sesame"), key_id="root")
     assert opened.key.private_numbers() == root.key.private_numbers()
     with pytest.raises(ConfigError, match="wrong key-encryption key"):

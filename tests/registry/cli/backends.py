@@ -9,12 +9,14 @@ from structlog.testing import capture_logs
 
 from registry.api.app import create_app
 from registry.api.auth import new_administrator
-from registry.ca.authority import Authority, make_founding
+from registry.ca.authority import Authority, found_with
+from registry.ca.keyring import IssuingKey, put_root
 from registry.ca.sealing import KeyFile
 from registry.clock import utc_now
 from registry.store.memory import MemoryStore
 from tests.fakes.asgi import AsgiTransport, TrioThread, trio_thread
 from tests.fakes.registry_api import TOKEN, FakeRegistry
+from tests.fakes.signers import MeshKeys
 
 
 class Backend(Protocol):
@@ -61,16 +63,29 @@ class RealBackend:
     """The registry's own application."""
 
     def __init__(
-        self, *, loop: TrioThread, store: MemoryStore, token: str, transport: httpx.BaseTransport
+        self,
+        *,
+        loop: TrioThread,
+        store: MemoryStore,
+        token: str,
+        transport: httpx.BaseTransport,
+        mesh: MeshKeys,
     ) -> None:
         self._loop = loop
         self._store = store
+        self._mesh = mesh
         self.token = token
         self.transport = transport
 
     def put(self, key: str, value: bytes) -> int:
         """Write into the memory store."""
         return self._loop.run(self._store.put, key, value)
+
+    def put_signed(self, key: str, value: bytes) -> int:
+        """Write what a node or the authority has signed."""
+        folder, _, rest = key.partition("/")
+        signer = self._mesh.node(rest.partition("/")[0]) if folder == "nodes" else self._mesh.authority
+        return self.put(key, signer.sign(key, value))
 
     def value(self, key: str) -> bytes | None:
         """Read from the memory store."""
@@ -88,17 +103,26 @@ def open_fake() -> Iterator[FakeBackend]:
 def open_real() -> Iterator[RealBackend]:
     """Found a mesh in a memory store and give the application over it."""
     store, kek = MemoryStore(), KeyFile(bytes(32))
-    founding = make_founding(trust_domain="nodemesh.local", kek=kek, now=utc_now())
-    token, administrator = new_administrator("admin")
+    mesh = MeshKeys("nodemesh.local", now=utc_now())
+    founding = found_with(
+        mesh.root.certificate,
+        IssuingKey(mesh.issuing),
+        trust_domain=mesh.trust_domain,
+        kek=kek,
+        now=utc_now(),
+    )
+    token, administrator = new_administrator("admin", now=utc_now())
 
     async def load() -> Authority:
-        await store.commit(founding.conditions, [*founding.writes, administrator])
+        writes = [*founding.writes, put_root(mesh.root, kek=kek), founding.sign(administrator)]
+        await store.commit(founding.conditions, writes)
         return await Authority.load(store, kek=kek, clock=utc_now)
 
     # The command shares our standard output, where the registry would log.
     with capture_logs(), trio_thread() as loop:
         app = create_app(store=store, authority=loop.run(load), clock=utc_now)
-        yield RealBackend(loop=loop, store=store, token=token, transport=AsgiTransport(app, loop))
+        transport = AsgiTransport(app, loop)
+        yield RealBackend(loop=loop, store=store, token=token, transport=transport, mesh=mesh)
 
 
 class Wire(httpx.BaseTransport):

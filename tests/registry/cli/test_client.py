@@ -118,7 +118,7 @@ def test_what_no_registry_says_is_unreachable(
 def test_unknown_fields_are_let_pass(registry: FakeRegistry, client: RegistryClient) -> None:
     """A newer registry's answer is read as far as it is known."""
     registry.nodes = [{"node": "web-1", "live": True, "mood": "fine"}]
-    assert client.list_nodes()[0].node == "web-1"
+    assert client.list_nodes().items[0].node == "web-1"
 
 
 def test_a_ca_without_certificate_is_the_operators_mistake() -> None:

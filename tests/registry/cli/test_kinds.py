@@ -3,6 +3,7 @@ import pytest
 from registry.cli.kinds import InvalidTarget, Target, label_of, locate, parse_name, parse_target
 from registry.model.authorization import AuthorizationPolicy
 from registry.model.mesh import Mesh
+from registry.model.peer_authentication import PeerAuthentication
 from registry.model.resource import Resource
 from registry.model.service import Service
 
@@ -19,6 +20,9 @@ from registry.model.service import Service
         ("AuthorizationPolicy", AuthorizationPolicy),
         ("authz", AuthorizationPolicy),
         ("ap", AuthorizationPolicy),
+        ("peerauthentications", PeerAuthentication),
+        ("PeerAuthentication", PeerAuthentication),
+        ("pa", PeerAuthentication),
         ("mesh", Mesh),
     ],
 )

@@ -14,9 +14,29 @@ COMMANDS = [
     "delete",
     "service list",
     "service get",
+    "node allow",
+    "node approve",
+    "node forbid",
     "node list",
+    "node revoke",
     "node token create",
     "proxy status",
+    "authz check",
+    "authz explain",
+    "authz diff",
+    "authz lint",
+    "ca status",
+    "ca rotate",
+    "ca revoke",
+    "ca unrevoke",
+    "ca inspect",
+    "ca pin",
+    "ca federate",
+    "ca unfederate",
+    "admin create",
+    "admin list",
+    "admin remove",
+    "whoami",
     "version",
 ]
 
@@ -31,7 +51,7 @@ def test_every_command_has_an_example(meshctl: Meshctl, command: str) -> None:
 def test_help_tells_the_exit_codes(meshctl: Meshctl) -> None:
     """The root's help lists what scripts branch on."""
     text = meshctl("--help").stdout
-    assert all(f"• {code}: " in text for code in range(7))
+    assert all(f"• {code}: " in text for code in range(8))
 
 
 def test_every_command_is_known() -> None:

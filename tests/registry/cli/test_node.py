@@ -122,3 +122,58 @@ def test_yaml_holds_what_json_holds(meshctl: Meshctl, registry: FakeRegistry) ->
     registry.nodes = [LIVE, DOWN]
     as_json, as_yaml = meshctl("node list -o json").stdout, meshctl("node list -o yaml").stdout
     assert json.loads(as_json) == yaml.safe_load(as_yaml)
+
+
+def test_approval_is_asked_for_when_wanted(meshctl: Meshctl, registry: FakeRegistry) -> None:
+    """Only a token that is to let hosts wait says so."""
+    meshctl(CREATE)
+    meshctl(f"{CREATE} --require-approval")
+    assert [token.get("requireApproval") for token in registry.tokens] == [None, True]
+
+
+def test_a_node_that_waits_is_told_how_to_let_in(meshctl: Meshctl, registry: FakeRegistry) -> None:
+    """A node that waits for approval stands out, with the command that lets it in."""
+    registry.nodes = [{**DOWN, "pending": True}]
+    listed = meshctl("node list")
+    assert listed.stdout.splitlines()[1].split()[:2] == ["db-1", "waits"]
+    assert "meshctl node approve db-1" in listed.stderr
+
+
+@pytest.mark.parametrize(("users", "said"), [(True, False), (None, False), (False, True)])
+def test_an_open_etcd_is_told_of(
+    meshctl: Meshctl, registry: FakeRegistry, users: bool | None, said: bool
+) -> None:
+    """Where etcd has no users enabled, the list says so."""
+    registry.nodes, registry.etcd_users = [LIVE], users
+    assert ("etcd has no users enabled" in meshctl("node list").stderr) is said
+
+
+@pytest.mark.parametrize(
+    ("words", "decided"),
+    [
+        ("approve web-1", ("web-1", "approve", {})),
+        ("allow web-1 --identity a/b --identity c/d", ("web-1", "allow", {"identities": ["a/b", "c/d"]})),
+        ("forbid web-1 --identity a/b", ("web-1", "forbid", {"identities": ["a/b"]})),
+        ("revoke web-1 --reason stolen", ("web-1", "revoke", {"reason": "stolen"})),
+    ],
+)
+def test_decisions_reach_the_registry(
+    meshctl: Meshctl, registry: FakeRegistry, words: str, decided: tuple[str, str, object]
+) -> None:
+    """What is decided of a node is sent as it was said, and answered in every format."""
+    for output in ("table", "json", "name"):
+        done = meshctl(f"node {words} -o {output}")
+        assert (done.exit_code, "web-1" in done.stdout) == (0, True)
+    assert registry.decided == [decided] * 3
+
+
+def test_a_decision_that_changes_nothing_says_so(meshctl: Meshctl) -> None:
+    """Doing again what is done already is no error, and no secret."""
+    assert "Nothing was changed" in meshctl("node allow unchanged --identity a/b").stderr
+    assert "no node named nobody was enrolled" in meshctl("node revoke nobody").stderr
+
+
+def test_identities_must_be_named(meshctl: Meshctl, registry: FakeRegistry) -> None:
+    """To allow or forbid nothing is a mistake, found before the registry is asked."""
+    assert [meshctl(f"node {word} web-1").exit_code for word in ("allow", "forbid")] == [2, 2]
+    assert registry.asked == []

@@ -21,6 +21,13 @@ POLICY: dict[str, Any] = {
     "spec": {},
 }
 
+PEERS: dict[str, Any] = {
+    "apiVersion": "security.istio.io/v1",
+    "kind": "PeerAuthentication",
+    "metadata": {"name": "web"},
+    "spec": {"mtls": {"mode": "STRICT"}},
+}
+
 MESH: dict[str, Any] = {
     "apiVersion": "nodemesh/v1",
     "kind": "Mesh",

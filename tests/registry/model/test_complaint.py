@@ -6,6 +6,7 @@ from msgspec import structs
 from registry.model.unsupported import UNSUPPORTED_FIELDS
 from tests.registry.model.documents import (
     MESH,
+    PEERS,
     POLICY,
     SERVICE,
     refusal,
@@ -18,45 +19,58 @@ from tests.registry.model.documents import (
 NOT_SUPPORTED = "is not supported"
 
 
-@pytest.mark.parametrize("field", ["methods", "notMethods", "paths", "notPaths", "hosts", "notHosts"])
-def test_layer_7_operations(field: str) -> None:
-    """Istio's conditions on HTTP are refused by name, and the mend warns of leaving them out."""
-    error = refusal(with_operation(ports=["80"], **{field: ["GET"]}))
-    assert (error.path, error.reason) == (f"spec.rules[0].to[0].operation.{field}", NOT_SUPPORTED)
-    assert "without it the rule covers every request" in error.mend
-
-
-@pytest.mark.parametrize(
-    "field",
-    [
-        "ipBlocks",
-        "notIpBlocks",
-        "remoteIpBlocks",
-        "notRemoteIpBlocks",
-        "requestPrincipals",
-        "notRequestPrincipals",
-        "serviceAccounts",
-        "notServiceAccounts",
-    ],
-)
+@pytest.mark.parametrize("field", ["requestPrincipals", "notRequestPrincipals"])
 def test_sources(field: str) -> None:
-    """Istio's other ways to name a caller are refused by name, and the mend says what to use."""
+    """Istio's callers by request token are refused by name, and the mend says what to use."""
     error = refusal(with_source(namespaces=["default"], **{field: ["x"]}))
     assert (error.path, error.reason) == (f"spec.rules[0].from[0].source.{field}", NOT_SUPPORTED)
-    assert "rincipals" in error.mend
+    assert "principals or namespaces" in error.mend
 
 
-def test_when() -> None:
-    """Istio's `when` is refused by name."""
-    error = refusal(with_spec(POLICY, rules=[{"when": [{"key": "request.headers[x]", "values": ["y"]}]}]))
-    assert (error.path, error.reason) == ("spec.rules[0].when", NOT_SUPPORTED)
-
-
-@pytest.mark.parametrize("field", ["targetRef", "targetRefs", "provider"])
+@pytest.mark.parametrize("field", ["targetRef", "provider"])
 def test_policy_fields(field: str) -> None:
     """Istio's other fields of a policy are refused by name."""
     error = refusal(with_spec(POLICY, **{field: {}}))
     assert (error.path, error.reason) == (f"spec.{field}", NOT_SUPPORTED)
+
+
+@pytest.mark.parametrize("kind", ["Gateway", "GatewayClass", "ServiceEntry"])
+def test_target_kinds(kind: str) -> None:
+    """What else Istio attaches policies to is refused by name."""
+    error = refusal(with_spec(POLICY, targetRefs=[{"kind": kind, "name": "web"}]))
+    assert (error.path, error.reason) == ("spec.targetRefs[0].kind", f"{kind} is not supported")
+    assert error.mend.startswith("write kind Service")
+
+
+def test_target_section() -> None:
+    """A target's sectionName is refused by name."""
+    error = refusal(with_spec(POLICY, targetRefs=[{"kind": "Service", "name": "web", "sectionName": "http"}]))
+    assert (error.path, error.reason) == ("spec.targetRefs[0].sectionName", NOT_SUPPORTED)
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"mtls": {"mode": "DISABLE"}}, "spec.mtls.mode"),
+        (
+            {"portLevelMtls": {"80": {"mode": "STRICT"}, "8080": {"mode": "DISABLE"}}},
+            'spec.portLevelMtls["8080"].mode',
+        ),
+    ],
+)
+def test_disabled_mtls(fields: dict[str, object], path: str) -> None:
+    """The mode DISABLE is refused by name: there is no tunnel without mutual TLS."""
+    error = refusal({**PEERS, "spec": fields})
+    assert (error.path, error.reason) == (path, "DISABLE is not supported")
+    assert error.mend.startswith("write PERMISSIVE")
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "http"])
+def test_port_of_mtls(port: str) -> None:
+    """A key of portLevelMtls that is no port is refused."""
+    error = refusal(with_spec(PEERS, portLevelMtls={port: {"mode": "STRICT"}}))
+    assert error.path.startswith("spec.portLevelMtls")
+    assert error.mend == "write a port from 1 to 65535, in quotes"
 
 
 def test_custom_action() -> None:
@@ -101,7 +115,7 @@ def test_unsupported_fields_are_no_fields() -> None:
         ),
         (with_spec(SERVICE, type="ClusterIP"), "spec.type", "known here: identities, ports, selector"),
         ({**SERVICE, "Spec": {}}, "Spec", "did you mean spec?"),
-        ({**SERVICE, "x y": {}}, '["x y"]', "known here: apiVersion, kind, metadata, spec"),
+        ({**SERVICE, "x y": {}}, '["x y"]', "known here: apiVersion, kind, metadata, signature, spec"),
     ],
 )
 def test_unknown_field(document: object, path: str, mend: str) -> None:

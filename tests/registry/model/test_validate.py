@@ -5,13 +5,13 @@ import pytest
 from registry.model.parse import from_builtins
 from tests.registry.model.documents import (
     MESH,
+    PEERS,
     POLICY,
     SERVICE,
     WORKLOAD,
     refusal,
     refused_path,
     with_metadata,
-    with_source,
     with_spec,
 )
 
@@ -160,99 +160,7 @@ def test_enrolment_identities() -> None:
     assert refusal(with_spec(ENROLMENT, identities=["default/web"])).path == "spec.identities[0]"
 
 
-@pytest.mark.parametrize(
-    "pattern",
-    ["nodemesh.local/ns/default/sa/web", "nodemesh.local/node/n1", "*", "nodemesh.local/*", "*/sa/web"],
-)
-@pytest.mark.parametrize("field", ["principals", "notPrincipals"])
-def test_principal(field: str, pattern: str) -> None:
-    """A principal is an identity without its scheme, or a pattern open at one end."""
-    assert refused_path(with_source(**{field: [pattern]})) is None
-
-
-@pytest.mark.parametrize("field", ["principals", "notPrincipals"])
-@pytest.mark.parametrize(
-    ("pattern", "mend"),
-    [
-        (
-            "spiffe://nodemesh.local/ns/default/sa/web",
-            'write it without the scheme: "nodemesh.local/ns/default/sa/web"',
-        ),
-        ("spiffe://*", 'write it without the scheme: "*"'),
-        ("default/web", "write <trust domain>/ns/<namespace>/sa/<account>, or <trust domain>/node/<name>"),
-        ("web", "write <trust domain>/ns/<namespace>/sa/<account>, or <trust domain>/node/<name>"),
-        (
-            "nodemesh.local/ns/default/sa/Web",
-            "write <trust domain>/ns/<namespace>/sa/<account>, or <trust domain>/node/<name>",
-        ),
-        ("nodemesh.local/*/web", "write a value, prefix*, *suffix or * alone; several patterns make a list"),
-        ("*web*", "write a value, prefix*, *suffix or * alone; several patterns make a list"),
-        ("**", "write a value, prefix*, *suffix or * alone; several patterns make a list"),
-    ],
-)
-def test_wrong_principal(field: str, pattern: str, mend: str) -> None:
-    """A principal that could never match is refused: in a DENY it would be an open door."""
-    error = refusal(with_source(**{field: [pattern]}))
-    assert (error.path, error.mend) == (f"spec.rules[0].from[0].source.{field}[0]", mend)
-
-
-@pytest.mark.parametrize("pattern", ["default", "a-1", "*", "team-*", "*-prod"])
-def test_namespace(pattern: str) -> None:
-    """A namespace is a name, or a pattern open at one end."""
-    assert refused_path(with_source(notNamespaces=[pattern])) is None
-
-
-@pytest.mark.parametrize("pattern", ["Default", "a_b", "a/b", "t*m", "-a"])
-@pytest.mark.parametrize("field", ["namespaces", "notNamespaces"])
-def test_wrong_namespace(field: str, pattern: str) -> None:
-    """A namespace that could not exist is refused."""
-    error = refusal(with_source(**{field: ["default", pattern]}))
-    assert error.path == f"spec.rules[0].from[0].source.{field}[1]"
-
-
-@pytest.mark.parametrize(
-    ("rule", "path"),
-    [
-        ({"from": [{"source": {}}]}, "spec.rules[0].from[0].source"),
-        ({"to": [{"operation": {"ports": ["80"]}}, {"operation": {}}]}, "spec.rules[0].to[1].operation"),
-    ],
-)
-def test_empty_alternative(rule: dict[str, object], path: str) -> None:
-    """An alternative without conditions, which Istio refuses too, is refused."""
-    error = refusal(with_spec(POLICY, rules=[rule]))
-    assert (error.path, error.reason) == (path, "is empty")
-
-
-@pytest.mark.parametrize(
-    "fields", [{}, {"rules": []}, {"rules": [{}]}, {"action": "DENY", "rules": [{}]}, {"action": "AUDIT"}]
-)
-def test_sweeping_policies(fields: dict[str, object]) -> None:
-    """Policies that match nothing or everything are accepted."""
-    assert refused_path(with_spec(POLICY, **fields)) is None
-
-
-def test_deny_without_rules() -> None:
-    """A DENY policy that could never deny is refused, as in Istio."""
-    error = refusal(with_spec(POLICY, action="DENY"))
-    assert (error.path, error.mend) == (
-        "spec.rules",
-        "write [{}] to deny everything, or delete the policy",
-    )
-
-
-def test_istio_dry_run() -> None:
-    """Istio's annotation for a dry run is refused rather than ignored, which would enforce the policy."""
-    error = refusal(with_metadata(POLICY, annotations={"istio.io/dry-run": "true"}))
-    assert error.mend == "remove it and write spec.dryRun: true"
-
-
-def test_selector_labels() -> None:
-    """Labels that no workload can carry are refused in a policy's selector."""
-    error = refusal(with_spec(POLICY, selector={"matchLabels": {"app": "*"}}))
-    assert error.path == "spec.selector.matchLabels.app"
-
-
-@pytest.mark.parametrize("document", [SERVICE, POLICY, MESH, WORKLOAD, NODE, ENROLMENT])
+@pytest.mark.parametrize("document", [SERVICE, POLICY, PEERS, MESH, WORKLOAD, NODE, ENROLMENT])
 def test_plain_documents(document: object) -> None:
     """The documents that these tests bend are accepted as they are."""
     from_builtins(document, where="key")

@@ -1,6 +1,6 @@
 """Policies in few words, read by the real parser, and strategies for more of them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -9,15 +9,17 @@ from registry.model.authorization import AuthorizationPolicy
 from registry.model.identity import NodeIdentity, WorkloadIdentity
 from registry.model.mesh import DefaultAuthorization
 from registry.model.parse import from_builtins
+from registry.model.peer_authentication import MtlsMode, PeerAuthentication
 from registry.model.resource import Metadata
-from registry.rules import WorkloadPolicies, compile_policies
+from registry.rules import AuthRequest, HttpRequest, WorkloadPolicies, compile_policies
 from tests import strategies
 
-WEB = WorkloadIdentity("nodemesh.local", "default", "web")
-API = WorkloadIdentity("nodemesh.local", "default", "api")
-BATCH = WorkloadIdentity("nodemesh.local", "batch", "web")
+TRUST_DOMAIN = "nodemesh.local"
+WEB = WorkloadIdentity(TRUST_DOMAIN, "default", "web")
+API = WorkloadIdentity(TRUST_DOMAIN, "default", "api")
+BATCH = WorkloadIdentity(TRUST_DOMAIN, "batch", "web")
 FOREIGN = WorkloadIdentity("other.example", "default", "web")
-NODE = NodeIdentity("nodemesh.local", "n1")
+NODE = NodeIdentity(TRUST_DOMAIN, "n1")
 EVERYONE = (WEB, API, BATCH, FOREIGN, NODE, None)
 
 
@@ -28,11 +30,14 @@ def policy(
     namespace: str = "default",
     labels: Mapping[str, str] | None = None,
     dry_run: bool = False,
+    targets: Sequence[str] = (),
 ) -> AuthorizationPolicy:
-    """Give a policy of `rules`; `labels` None means no selector."""
+    """Give a policy of `rules`; `labels` None means no selector, `targets` are Services."""
     spec: dict[str, Any] = {"action": action, "rules": list(rules), "dryRun": dry_run}
     if labels is not None:
         spec["selector"] = {"matchLabels": dict(labels)}
+    if targets:
+        spec["targetRefs"] = [{"kind": "Service", "name": name} for name in targets]
     resource = from_builtins(
         {
             "apiVersion": "security.istio.io/v1",
@@ -63,13 +68,20 @@ def compiled(
     labels: Mapping[str, str] | None = None,
     default: DefaultAuthorization = DefaultAuthorization.ALLOW,
     closed_by: str | None = None,
+    services: Iterable[str] = (),
+    peers: Iterable[PeerAuthentication] = (),
+    mode: MtlsMode = MtlsMode.PERMISSIVE,
 ) -> WorkloadPolicies:
-    """Compile for a workload of the namespace `default` with the label app=api."""
+    """Compile for a workload of the namespace `default`, labelled app=api, that lets in everybody."""
     return compile_policies(
         policies,
+        trust_domain=TRUST_DOMAIN,
         namespace=namespace,
         labels={"app": "api"} if labels is None else labels,
         default=default,
+        services=frozenset(services),
+        peers=peers,
+        mode=mode,
         closed_by=closed_by,
     )
 
@@ -77,17 +89,52 @@ def compiled(
 # Policies, callers and ports so few that they often meet.
 few_policies = st.lists(
     strategies.policies(
-        principals=st.sampled_from([WEB.principal, NODE.principal, "*", "nodemesh.local/ns/*", "*/sa/web"]),
+        principals=st.sampled_from(
+            [WEB.principal, API.principal, FOREIGN.principal, "*", "nodemesh.local/ns/*", "*/sa/web"]
+        ),
         namespaces=st.sampled_from(["default", "batch", "*", "b*", "*t"]),
+        accounts=st.sampled_from(["web", "default/api", "batch/web"]),
+        networks=st.sampled_from(["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "fd00::/8"]),
         port_numbers=st.sampled_from([80, 443]),
         meta=st.builds(
             Metadata, name=st.sampled_from("abcd"), namespace=st.sampled_from(["default", "nodemesh-system"])
         ),
         matched_labels=st.sampled_from([{}, {"app": "api"}, {"app": "web"}]),
+        services=st.sampled_from(["api", "web"]),
     ),
     max_size=4,
     unique_by=lambda policy: policy.name,
 )
 sources = st.sampled_from(EVERYONE)
 port_numbers = st.sampled_from([80, 443, 8080])
+addresses = st.sampled_from([None, "10.1.2.3", "10.9.9.9", "192.0.2.1", "fd00::1", "::ffff:10.1.2.3"])
+requests = st.builds(
+    AuthRequest,
+    source=sources,
+    port=port_numbers,
+    source_ip=addresses,
+    remote_ip=addresses,
+    destination_ip=addresses,
+    sni=st.sampled_from([None, "web", "api.example.com"]),
+    http=st.none()
+    | st.builds(
+        HttpRequest,
+        method=strategies.methods,
+        path=strategies.paths,
+        host=strategies.hosts,
+        headers=st.dictionaries(strategies.header_names, strategies.header_values, max_size=2),
+    ),
+)
+peer_authentications = st.lists(
+    strategies.peer_authentications(
+        meta=st.builds(
+            Metadata, name=st.sampled_from("abc"), namespace=st.sampled_from(["default", "batch"])
+        ),
+        matched_labels=st.sampled_from([{"app": "api"}, {"app": "web"}]),
+        port_numbers=st.sampled_from([80, 443]),
+    ),
+    max_size=3,
+    unique_by=lambda peers: peers.name,
+)
+modes = st.sampled_from([MtlsMode.STRICT, MtlsMode.PERMISSIVE])
 defaults = st.sampled_from(DefaultAuthorization)

@@ -17,7 +17,7 @@ from registry.model.authorization import (
 from registry.model.identity import Identity
 from registry.model.mesh import DefaultAuthorization
 from registry.model.resource import Metadata
-from registry.rules import Denied, Permit, authorize
+from registry.rules import AuthRequest, Denied, Permit, authorize
 from tests.registry.rules.policies import (
     API,
     BATCH,
@@ -38,7 +38,7 @@ from tests.registry.rules.policies import (
 
 def _matches(rule: dict[str, Any], source: Identity | None, port: int = 80) -> bool:
     """Whether a rule matches, seen by what a DENY policy with it refuses."""
-    decision = authorize(compiled([policy("p", rule, action="DENY")]), source=source, port=port)
+    decision = authorize(compiled([policy("p", rule, action="DENY")]), AuthRequest(source, port))
     return isinstance(decision, Denied)
 
 
@@ -50,26 +50,32 @@ def _matches(rule: dict[str, Any], source: Identity | None, port: int = 80) -> b
         ({"principals": ["nodemesh.local/ns/default/*"]}, {WEB, API}),
         ({"principals": ["*/sa/web"]}, {WEB, BATCH, FOREIGN}),
         ({"principals": ["nodemesh.local/ns/default/sa/we*"]}, {WEB}),
-        ({"principals": ["nodemesh.local/node/n1"]}, {NODE}),
-        ({"principals": ["*"]}, {WEB, API, BATCH, FOREIGN, NODE}),
+        ({"principals": ["nodemesh.local/*"]}, {WEB, API, BATCH}),
+        ({"principals": ["*"]}, {WEB, API, BATCH, FOREIGN}),
         ({"notPrincipals": ["nodemesh.local/ns/default/sa/web"]}, {API, BATCH, FOREIGN, NODE, None}),
-        ({"notPrincipals": ["nodemesh.local/*"]}, {FOREIGN, None}),
-        ({"notPrincipals": ["*"]}, {None}),
-        ({"namespaces": ["default"]}, {WEB, API, FOREIGN}),
+        ({"notPrincipals": ["nodemesh.local/*"]}, {FOREIGN, NODE, None}),
+        ({"notPrincipals": ["*"]}, {NODE, None}),
+        ({"namespaces": ["default"]}, {WEB, API}),
         ({"namespaces": ["batch", "other"]}, {BATCH}),
-        ({"namespaces": ["def*"]}, {WEB, API, FOREIGN}),
+        ({"namespaces": ["def*"]}, {WEB, API}),
         ({"namespaces": ["*tch"]}, {BATCH}),
-        ({"namespaces": ["*"]}, {WEB, API, BATCH, FOREIGN}),
-        ({"notNamespaces": ["default"]}, {BATCH, NODE, None}),
-        ({"notNamespaces": ["*"]}, {NODE, None}),
-        ({"principals": ["*/sa/web"], "namespaces": ["default"]}, {WEB, FOREIGN}),
-        ({"principals": ["*"], "notPrincipals": ["*/sa/web"]}, {API, NODE}),
+        ({"namespaces": ["*"]}, {WEB, API, BATCH}),
+        ({"notNamespaces": ["default"]}, {BATCH, FOREIGN, NODE, None}),
+        ({"notNamespaces": ["*"]}, {FOREIGN, NODE, None}),
+        ({"serviceAccounts": ["default/web"]}, {WEB}),
+        ({"notServiceAccounts": ["default/web"]}, {API, BATCH, FOREIGN, NODE, None}),
+        ({"principals": ["*/sa/web"], "namespaces": ["default"]}, {WEB}),
+        ({"principals": ["*"], "notPrincipals": ["*/sa/web"]}, {API}),
         ({"namespaces": ["*"], "notNamespaces": ["default"]}, {BATCH}),
-        ({"principals": ["*/sa/web"], "notNamespaces": ["default"]}, {BATCH}),
+        ({"principals": ["*/sa/web"], "notNamespaces": ["default"]}, {BATCH, FOREIGN}),
+        ({"principals": ["other.example/ns/default/*"], "namespaces": ["default"]}, set()),
     ],
 )
 def test_source(source: dict[str, list[str]], matching: set[Identity | None]) -> None:
-    """Within a field any entry may match, all fields must; without identity only the `not` fields match."""
+    """Within a field any entry may match, all fields must; without identity only the `not` fields match.
+
+    A caller of another trust domain has its principal, and neither namespace nor account.
+    """
     assert {caller for caller in EVERYONE if _matches(callers(source), caller)} == matching
 
 
@@ -123,14 +129,14 @@ def test_rule(rule: dict[str, Any], source: Identity | None, port: int, matches:
 )
 def test_order(policies: list[AuthorizationPolicy], permitted: bool, source: Identity | None) -> None:
     """DENY refuses first; then, if any ALLOW policy selects, one must match; then the default holds."""
-    assert isinstance(authorize(compiled(policies), source=source, port=80), Permit) is permitted
+    assert isinstance(authorize(compiled(policies), AuthRequest(source, 80)), Permit) is permitted
 
 
 @pytest.mark.parametrize("default", DefaultAuthorization)
 def test_mesh_default(default: DefaultAuthorization) -> None:
     """Where no ALLOW policy selects the workload the mesh's default decides, under no policy's name."""
     others = [policy("d", targets({"ports": ["443"]}), action="DENY"), policy("x", {}, action="AUDIT")]
-    decision = authorize(compiled(others, default=default), source=WEB, port=80)
+    decision = authorize(compiled(others, default=default), AuthRequest(WEB, 80))
     assert (type(decision), decision.policy) == (
         (Permit, "") if default is DefaultAuthorization.ALLOW else (Denied, "")
     )
@@ -140,15 +146,15 @@ def test_mesh_default(default: DefaultAuthorization) -> None:
 def test_allow_outweighs_the_default(default: DefaultAuthorization) -> None:
     """An ALLOW policy that matches permits whatever the default is."""
     policies = compiled([policy("a", callers({"namespaces": ["default"]}))], default=default)
-    assert authorize(policies, source=WEB, port=80) == Permit(
-        "default/a", "rule 0 of the ALLOW policy default/a matches"
+    assert authorize(policies, AuthRequest(WEB, 80)) == Permit(
+        "default/a", "rule 0 of the ALLOW policy default/a matches", rule=0
     )
 
 
 def test_deny_of_the_unauthenticated() -> None:
     """A DENY of everyone but one refuses a caller without identity: it fails closed."""
     only_web = policy("d", callers({"notPrincipals": ["*/sa/web"]}), action="DENY")
-    assert isinstance(authorize(compiled([only_web]), source=None, port=80), Denied)
+    assert isinstance(authorize(compiled([only_web]), AuthRequest(None, 80)), Denied)
 
 
 def test_deny_without_rules() -> None:
@@ -157,7 +163,7 @@ def test_deny_without_rules() -> None:
     nothing = AuthorizationPolicy(
         api_version="nodemesh/v1", kind="AuthorizationPolicy", metadata=Metadata(name="d"), spec=spec
     )
-    assert isinstance(authorize(compiled([nothing]), source=WEB, port=80), Permit)
+    assert isinstance(authorize(compiled([nothing]), AuthRequest(WEB, 80)), Permit)
 
 
 def test_empty_source_matches_nobody() -> None:
@@ -166,7 +172,7 @@ def test_empty_source_matches_nobody() -> None:
     empty = AuthorizationPolicy(
         api_version="nodemesh/v1", kind="AuthorizationPolicy", metadata=Metadata(name="a"), spec=spec
     )
-    assert isinstance(authorize(compiled([empty]), source=WEB, port=80), Denied)
+    assert isinstance(authorize(compiled([empty]), AuthRequest(WEB, 80)), Denied)
 
 
 @pytest.mark.parametrize(
@@ -187,20 +193,20 @@ def test_empty_source_matches_nobody() -> None:
 def test_selection(namespace: str, labels: dict[str, str] | None, selected: bool) -> None:
     """A policy selects by all its labels in its own namespace; one of the root namespace in every one."""
     closed = policy("a", namespace=namespace, labels=labels)
-    assert isinstance(authorize(compiled([closed]), source=WEB, port=80), Denied) is selected
+    assert isinstance(authorize(compiled([closed]), AuthRequest(WEB, 80)), Denied) is selected
 
 
 def test_deny_names_policy_and_rule() -> None:
     """A refusal by DENY names the policy and the rule."""
     rules = [callers({"namespaces": ["batch"]}), callers({"namespaces": ["default"]})]
-    decision = authorize(compiled([policy("d", *rules, action="DENY")]), source=WEB, port=80)
-    assert decision == Denied("default/d", "rule 1 of the DENY policy default/d matches")
+    decision = authorize(compiled([policy("d", *rules, action="DENY")]), AuthRequest(WEB, 80))
+    assert decision == Denied("default/d", "rule 1 of the DENY policy default/d matches", rule=1)
 
 
 def test_no_allow_names_all() -> None:
     """A refusal for want of an ALLOW names them all, and the first as the policy to look at."""
     decision = authorize(
-        compiled([policy("b"), policy("a", namespace="nodemesh-system"), policy("a")]), source=WEB, port=80
+        compiled([policy("b"), policy("a", namespace="nodemesh-system"), policy("a")]), AuthRequest(WEB, 80)
     )
     assert decision == Denied(
         "default/a", "no ALLOW policy matches, of default/a, default/b, nodemesh-system/a"
@@ -212,8 +218,8 @@ def test_no_allow_names_all() -> None:
 def test_dry_run(action: str, default: DefaultAuthorization) -> None:
     """A dry run is listed when it matches and decides nothing, not even that an ALLOW policy is there."""
     dry = policy("x", {}, action=action, dry_run=True)
-    with_it = authorize(compiled([dry], default=default), source=WEB, port=80)
-    without = authorize(compiled([], default=default), source=WEB, port=80)
+    with_it = authorize(compiled([dry], default=default), AuthRequest(WEB, 80))
+    without = authorize(compiled([], default=default), AuthRequest(WEB, 80))
     assert with_it == type(without)(without.policy, without.reason, audited=("default/x",))
 
 
@@ -225,14 +231,14 @@ def test_audit() -> None:
         policy("c", callers({"namespaces": ["batch"]}), action="AUDIT"),
         policy("d", {}, action="DENY"),
     ]
-    assert authorize(compiled(policies), source=WEB, port=80).audited == ("default/a", "default/b")
+    assert authorize(compiled(policies), AuthRequest(WEB, 80)).audited == ("default/a", "default/b")
 
 
 @pytest.mark.parametrize("source", EVERYONE)
 def test_closed_namespace(source: Identity | None) -> None:
     """Where a policy never parsed every request is refused, whatever permits it, and its key is named."""
     policies = compiled([policy("a", {})], closed_by="authorizationpolicies/default/broken")
-    assert authorize(policies, source=source, port=80) == Denied(
+    assert authorize(policies, AuthRequest(source, 80)) == Denied(
         "default/broken", "authorizationpolicies/default/broken never parsed, so its namespace is closed"
     )
 
@@ -248,8 +254,8 @@ def test_order_of_policies_is_nothing(
     """The order in which policies are given changes nothing, the names in the reason included."""
     shuffled = list(policies)
     random.shuffle(shuffled)
-    assert authorize(compiled(policies, default=default), source=source, port=port) == authorize(
-        compiled(shuffled, default=default), source=source, port=port
+    assert authorize(compiled(policies, default=default), AuthRequest(source, port)) == authorize(
+        compiled(shuffled, default=default), AuthRequest(source, port)
     )
 
 
@@ -258,9 +264,9 @@ def test_another_deny_never_permits(
     policies: list[AuthorizationPolicy], source: Identity | None, port: int, default: DefaultAuthorization
 ) -> None:
     """Adding a DENY policy never turns a refusal into a permit."""
-    before = authorize(compiled(policies, default=default), source=source, port=port)
+    before = authorize(compiled(policies, default=default), AuthRequest(source, port))
     more = [*policies, policy("z", callers({"notNamespaces": ["default"]}), action="DENY")]
-    after = authorize(compiled(more, default=default), source=source, port=port)
+    after = authorize(compiled(more, default=default), AuthRequest(source, port))
     assert isinstance(before, Permit) or isinstance(after, Denied)
 
 
@@ -270,6 +276,6 @@ def test_observers_change_nothing(
 ) -> None:
     """Without its AUDIT policies and dry runs a workload gets the same decision."""
     enforced = [each for each in policies if not each.spec.dry_run and each.spec.action is not Action.AUDIT]
-    full = authorize(compiled(policies, default=default), source=source, port=port)
-    bare = authorize(compiled(enforced, default=default), source=source, port=port)
+    full = authorize(compiled(policies, default=default), AuthRequest(source, port))
+    bare = authorize(compiled(enforced, default=default), AuthRequest(source, port))
     assert (type(full), full.policy, full.reason) == (type(bare), bare.policy, bare.reason)

@@ -100,8 +100,8 @@ async def test_token_never_accepted() -> None:
 
 
 async def test_no_token_to_replace() -> None:
-    """Where no token is used, one that is wanted is an error at once."""
-    calls = Calls(STALE)
+    """Where no token is used, one that is wanted is an error the second time: users may just have changed."""
+    calls = Calls(STALE, STALE)
     with pytest.raises(StoreForbidden):
         await cluster("a").call(calls.ask)
 

@@ -8,7 +8,7 @@ from registry.model.parse import KINDS, render
 from registry.model.resource import Resource
 from registry.store import keys
 from registry.store.codec import kind_at, parse_at
-from tests.registry.model.documents import MESH, POLICY, SERVICE, WORKLOAD
+from tests.registry.model.documents import MESH, PEERS, POLICY, SERVICE, WORKLOAD
 from tests.strategies import meshes, policies, services
 
 
@@ -22,6 +22,7 @@ def _spec(kind: str, name: str, spec: dict[str, object]) -> dict[str, object]:
 
 NODE = _spec("Node", "n1", {"address": "10.0.0.1"})
 NODE_STATUS = _spec("NodeStatus", "n1", {"appliedRevision": 1})
+NODE_DECISIONS = _spec("NodeDecisions", "n1", {})
 ENROLMENT = _spec("Enrolment", "n1", {"node": "n1", "identities": [], "enrolledAt": "x"})
 STATUS = _spec("Status", "web", {"revision": 1, "accepted": True})
 TOKEN = _spec(
@@ -33,20 +34,35 @@ BUNDLE = _spec("TrustBundle", "bundle", {"trustDomain": "nodemesh.local", "roots
 SEALED = _spec(
     "SealedKey", "root", dict.fromkeys(("algorithm", "salt", "nonce", "ciphertext", "certificatePem"), "x")
 )
+ROTATION = _spec(
+    "Rotation",
+    "rotation",
+    {
+        "phase": "moving",
+        "startedAt": "2026-03-01T12:00:00Z",
+        "since": "2026-03-01T12:00:00Z",
+        "root": "0" * 64,
+        "issuer": "1" * 64,
+        "leafSeconds": 86400,
+    },
+)
 ADMINISTRATOR = _spec("Administrator", "admin", {"tokenSha256": "0" * 64})
 
 PLACES: list[tuple[str, dict[str, object]]] = [
     ("mesh", MESH),
     ("services/default/web", SERVICE),
     ("authorizationpolicies/default/web", POLICY),
+    ("peerauthentications/default/web", PEERS),
     ("nodes/n1/record", NODE),
     ("nodes/n1/status", NODE_STATUS),
+    ("nodes/n1/decisions", NODE_DECISIONS),
     ("nodes/n1/workloads/default/web", WORKLOAD),
     ("enrolments/n1", ENROLMENT),
     ("status/services/default/web", STATUS),
     ("tokens/t1", TOKEN),
     ("ca/bundle", BUNDLE),
     ("ca/keys/root", SEALED),
+    ("ca/rotation", ROTATION),
     ("administrators/admin", ADMINISTRATOR),
 ]
 
@@ -69,9 +85,11 @@ def test_every_kind_has_a_place() -> None:
         ("services/prod/web", SERVICE, "metadata.namespace", "write prod, or"),
         ("authorizationpolicies/default/api", POLICY, "metadata.name", "write api, or"),
         ("authorizationpolicies/default/web", SERVICE, "kind", "write AuthorizationPolicy"),
+        ("peerauthentications/default/web", POLICY, "kind", "write PeerAuthentication"),
         ("mesh", SERVICE, "kind", "write Mesh"),
         ("nodes/n2/record", NODE, "metadata.name", "write n2, or"),
         ("nodes/n2/status", NODE_STATUS, "metadata.name", "write n2, or"),
+        ("nodes/n2/decisions", NODE_DECISIONS, "metadata.name", "write n2, or"),
         ("nodes/n2/workloads/default/web", WORKLOAD, "spec.node", "write n2, or"),
         ("nodes/n1/workloads/prod/web", WORKLOAD, "metadata.namespace", "write prod, or"),
         ("nodes/n1/workloads/default/api", WORKLOAD, "metadata.name", "write api, or"),
