@@ -84,7 +84,7 @@ class WorkerContext:
             reason=objection.reason,
             detail=objection.detail,
             peer=str(peer.identity),
-            node=peer.facts.node,
+            peer_node=peer.facts.node,
             serial=f"{peer.facts.serials[0]:x}",
             streams=streams,
         )

@@ -124,7 +124,7 @@ class TestRevocation:
             )
             assert is_closed(connection)
             assert time.monotonic() - began < IN_FORCE
-        line = pair.far.wait_log("tunnel cut", side="inbound", reason="revoked", peer=WEB, node=NEAR)
+        line = pair.far.wait_log("tunnel cut", side="inbound", reason="revoked", peer=WEB, peer_node=NEAR)
         assert line["streams"] == 1
         assert f"by {kind} {values[kind]}" in line["detail"]
         seen = workload.accepted
@@ -144,7 +144,7 @@ class TestRevocation:
                 [authority.issue(WEB, node=NEAR)], authority.root_pem, revocations=(revoked("node", FAR),)
             )
             assert is_closed(connection)
-        pair.near.wait_log("tunnel cut", side="outbound", reason="revoked", peer=API, node=FAR)
+        pair.near.wait_log("tunnel cut", side="outbound", reason="revoked", peer=API, peer_node=FAR)
         seen = workload.accepted
         assert not round_trip(pair)
         assert workload.accepted == seen
