@@ -52,7 +52,7 @@ def test_revoked_node_is_cut_off(lab: Lab) -> None:
     lab.mesh.meshctl("ca", "revoke", "--node", "app-1", "--reason", "laptop stolen")
     wait_until(lambda: ended(lost) == 6, what="the revoked node's connections to be cut", deadline=CUT)
     (cut, *_) = lab.caller.events("tunnel cut")
-    assert (cut["side"], cut["reason"], cut["node"]) == ("outbound", "revoked", "app-1")
+    assert (cut["side"], cut["reason"], cut["peer_node"]) == ("outbound", "revoked", "app-1")
     assert "laptop stolen" in cut["detail"]
     assert lab.try_client("name", lab.virtual["stock"][0]).returncode != 0
     assert lab.client("name", lab.virtual["store"][0]), "others are not concerned"
