@@ -29,7 +29,7 @@ from node_proxy.errors import LocalProtocolError
 from node_proxy.shares import Shares
 from node_proxy.snapshot import Snapshot
 
-WORKER_COMMAND = (sys.executable, "-m", "node_proxy.dataplane.worker")
+WORKER_COMMAND = (sys.executable, "-m", "node_proxy.dataplane")
 FIRST_PAUSE = 0.1
 LAST_PAUSE = 30.0
 # A worker that lived this long, in seconds, did not die of its start.

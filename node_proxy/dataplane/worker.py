@@ -1,4 +1,4 @@
-"""A worker process: ``python -m node_proxy.dataplane.worker --control-fd N``.
+"""A worker process: ``python -m node_proxy.dataplane --control-fd N``.
 
 The agent starts it with one end of a socketpair and the listening sockets, tells it what to enforce, and
 hears what it counts. Without the agent it drains: it serves the streams it has and takes no new ones,
@@ -301,7 +301,3 @@ def main() -> None:
     # What is loaded now lives as long as the process: the collector need not look at it again.
     gc.freeze()
     trio.run(serve_worker, control_fd)
-
-
-if __name__ == "__main__":
-    main()

@@ -164,7 +164,7 @@ def _start(
 
 def _spawn(site: Site, node: str, inherited: Sequence[int]) -> Worker:
     control, theirs = socket.socketpair()
-    command = [sys.executable, "-m", "node_proxy.dataplane.worker", "--control-fd", str(theirs.fileno())]
+    command = [sys.executable, "-m", "node_proxy.dataplane", "--control-fd", str(theirs.fileno())]
     with theirs:
         process = site.processes.start(f"nodemesh-{node}", command, pass_fds=[theirs.fileno(), *inherited])
     return Worker(process, control)

@@ -34,7 +34,7 @@ def test_told_to_stop_while_it_starts(authority: Authority) -> None:
     with ours, theirs:
         ours.sendall(b"".join(encode(message) for message in messages))
         done = subprocess.run(
-            [sys.executable, "-m", "node_proxy.dataplane.worker", "--control-fd", str(theirs.fileno())],
+            [sys.executable, "-m", "node_proxy.dataplane", "--control-fd", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             capture_output=True,
             text=True,

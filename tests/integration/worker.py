@@ -74,7 +74,7 @@ class Worker:
         listening = [self._tunnel, *(listener for listener, _, _, _ in self._listeners)]
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "node_proxy.dataplane.worker", "--control-fd", str(theirs.fileno())],
+                [sys.executable, "-m", "node_proxy.dataplane", "--control-fd", str(theirs.fileno())],
                 pass_fds=[theirs.fileno(), *(each.fileno() for each in listening)],
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
