@@ -14,6 +14,7 @@ from tests.integration.envoy import Envoy, hbone_client, hbone_server, run_envoy
 from tests.integration.snapshots import endpoint, local, policy, service, snapshot
 from tests.integration.worker import Worker, stopping
 from tests.integration.workloads import (
+    PATIENCE,
     Farewell,
     Handler,
     Workload,
@@ -28,6 +29,7 @@ from tests.integration.workloads import (
     run_workload,
     source,
 )
+from tests.support.processes import wait_until
 
 WEB = spiffe("web")
 API = spiffe("api")
@@ -203,7 +205,9 @@ def test_each_side_knows_the_other_by_its_spiffe_id(authority: Authority, tmp_pa
     with worker_to_envoy(authority, tmp_path / "out", echo) as through, through.call() as connection:
         connection.sendall(b"x")
         assert read_exactly(connection, 1) == b"x"
-        seen = (tmp_path / "out" / "access.log").read_text()
+        # Envoy writes its log when its buffer's time has come.
+        log = tmp_path / "out" / "access.log"
+        seen = wait_until(log.read_text, what="a line in Envoy's log", deadline=PATIENCE)
         assert seen == f"{WEB} TLSv1.3 CONNECT {ENVOY_ADDRESS}:{through.workload.port}\n"
 
 
