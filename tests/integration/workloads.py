@@ -148,7 +148,13 @@ def digest_of_blocks(length: int) -> str:
 
 def call(port: int, *, address: str = "127.0.0.1") -> socket.socket:
     """Connect as a service on this host would."""
-    return socket.create_connection((address, port), timeout=PATIENCE)
+    try:
+        return socket.create_connection((address, port), timeout=PATIENCE)
+    except ConnectionResetError:
+        # Accepted and reset before this process ran again: what a caller has then is a connection that ended.
+        ended, other = socket.socketpair()
+        other.close()
+        return ended
 
 
 def wait_refusing(port: int, *, address: str = "127.0.0.1") -> None:
