@@ -17,7 +17,8 @@ ONLY ?=
 
 # command:package, for Debian and its kin.
 TOOLS := ip:iproute2 ss:iproute2 nft:nftables curl:curl openssl:openssl ps:procps setpriv:util-linux \
-    systemd-nspawn:systemd-container dropbear:dropbear-bin ssh:openssh-client
+    systemd-nspawn:systemd-container dropbear:dropbear-bin ssh:openssh-client \
+    redis-check-rdb:redis-tools redis-cli:redis-tools
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench lock clean system

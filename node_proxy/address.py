@@ -3,6 +3,8 @@
 import ipaddress
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+# unix(7): sun_path has 108 bytes with the zero at its end, and the file is made under a name of five more.
+LONGEST_PATH = 102
 
 
 class SocketAddress(str):
@@ -41,6 +43,35 @@ class SocketAddress(str):
             and self.ip.version == other.ip.version
             and (self.ip == other.ip or self.ip.is_unspecified or other.ip.is_unspecified)
         )
+
+
+class ListenAddress(str):
+    """A `SocketAddress`, or ``unix:/path`` for a Unix socket; `path` and `tcp` say which.
+
+    Raises:
+        ValueError: the text is something else.
+    """
+
+    __slots__ = ("path", "tcp")
+
+    path: str | None
+    tcp: SocketAddress | None
+
+    def __new__(cls, text: str) -> "ListenAddress":
+        """Read the text."""
+        self = super().__new__(cls, text)
+        self.path = self.tcp = None
+        if text.startswith("unix:"):
+            self.path = text.removeprefix("unix:")
+            if not self.path.startswith("/") or self.path.endswith("/") or "\0" in self.path:
+                raise ValueError(
+                    f"{text!r} names no file; write an absolute path, as unix:/run/nodemesh/socks"
+                )
+            if len(self.path.encode()) > LONGEST_PATH:
+                raise ValueError(f"{text!r} is longer than the {LONGEST_PATH} bytes of a Unix socket's path")
+        else:
+            self.tcp = SocketAddress(text)
+        return self
 
 
 def canonical(host: str) -> str:

@@ -15,7 +15,10 @@ import msgspec
 from msgspec import Meta
 
 from node_proxy.address import SocketAddress, join_address
+from node_proxy.capture_settings import CaptureSection, Uid, checked_capture
+from node_proxy.dns_settings import DnsSection, check_dns
 from node_proxy.errors import ConfigError
+from node_proxy.listener_settings import ListenerSection, QualifiedName, checked_listener
 from node_proxy.owners import cgroup_fault, first_clash, unit_fault
 from node_proxy.snapshot import OwnerRule
 from node_proxy.toml import Section, read_section, wrong
@@ -28,11 +31,8 @@ DEFAULT_WORKLOADS = Path("/etc/nodemesh/workloads.d")
 # Marks the proxy's own sockets, so that its traffic is never captured; Istio's ztunnel uses the same value.
 DEFAULT_MARK = 0x539
 
-QualifiedName = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?/[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 Threshold = Annotated[int, Meta(ge=1, le=100)]
-# The last number means "no user" to the kernel.
-Uid = Annotated[int, Meta(ge=0, lt=0xFFFFFFFF)]
 
 
 class EtcdSection(Section, frozen=True, kw_only=True):
@@ -53,34 +53,18 @@ class TunnelSection(Section, frozen=True, kw_only=True):
     listen: Annotated[tuple[SocketAddress, ...], Meta(min_length=1)] = (SocketAddress("0.0.0.0:15008"),)
 
 
-class CaptureSection(Section, frozen=True, kw_only=True):
-    """Redirection of the mesh's virtual IPs by nftables; needs root."""
-
-    enabled: bool = False
-    port: Port = 15001
-    exempt_ports: tuple[Port, ...] = ()
-
-
 class AdminSection(Section, frozen=True, kw_only=True):
     """Where health, metrics and configuration are shown; keep it on loopback."""
 
     listen: SocketAddress = SocketAddress("127.0.0.1:15020")
 
 
-class ListenerSection(Section, frozen=True, kw_only=True):
-    """A local address that leads to a service port, speaking for `workload` (default: default_workload)."""
-
-    address: SocketAddress
-    service: QualifiedName
-    port: Port
-    workload: QualifiedName | None = None
-
-
 class ProxyConfig(Section, frozen=True, kw_only=True):
     """proxy.toml. `address` is what other nodes dial; `workers` 0 means one per core, at most four.
 
     `unknown_callers` is what becomes of a caller that belongs to no workload of this node: it counts as
-    unauthenticated, or is refused. `renewal_spread`: when the mesh changes its certificate authority, this
+    unauthenticated, or is refused. `outbound_policy` is what becomes of a call to what is no service: it is
+    refused, or passes as it is. `renewal_spread`: when the mesh changes its certificate authority, this
     node's certificates are renewed at some moment within so many seconds, since all nodes hear of it at once.
     """
 
@@ -92,13 +76,16 @@ class ProxyConfig(Section, frozen=True, kw_only=True):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     default_workload: QualifiedName | None = None
     unknown_callers: Literal["unauthenticated", "refuse"] = "unauthenticated"
+    outbound_policy: Literal["registry_only", "passthrough"] = "registry_only"
     renewal_spread: Seconds = 60.0
-    mark: Annotated[int, Meta(ge=1, le=0xFFFFFFFF)] = DEFAULT_MARK
+    # The one above is that of answers to callers' addresses (`node_proxy.agent.source_routing`).
+    mark: Annotated[int, Meta(ge=1, lt=0xFFFFFFFF)] = DEFAULT_MARK
     workloads_dir: str | None = None
     etcd: EtcdSection = EtcdSection()
     tunnel: TunnelSection = TunnelSection()
     capture: CaptureSection = CaptureSection()
     admin: AdminSection = AdminSection()
+    dns: DnsSection = DnsSection()
     listener: tuple[ListenerSection, ...] = ()
 
 
@@ -118,6 +105,8 @@ class WorkloadConfig(Section, frozen=True, kw_only=True):
     """One file of workloads.d: a service running on this host. `address` is where it listens here.
 
     `unit`, `user` (name or number) and `cgroup` say which processes speak for it when they call others.
+    `preserve_source`: the proxy connects to it from the caller's own address; `proxy_protocol`: it is told of
+    the caller by a header before the first byte. Without either its callers come from this host.
     """
 
     name: Name
@@ -131,6 +120,8 @@ class WorkloadConfig(Section, frozen=True, kw_only=True):
     unit: str | None = None
     user: str | Uid | None = None
     cgroup: str | None = None
+    preserve_source: bool = False
+    proxy_protocol: Literal["v2"] | None = None
 
     @property
     def owner(self) -> OwnerRule | None:
@@ -177,6 +168,7 @@ def load(path: Path, *, workloads: Path | None = None) -> NodeConfig:
         for file in sorted(directory.glob("*.toml")):
             declared[file] = _with_owner(file, read_section(file, WorkloadConfig))
             _check_address(file, "address", declared[file].address)
+            _check_preserve_source(file, declared[file], proxy)
             if not (path_text := declared[file].health.path).startswith("/"):
                 raise wrong(file, "health.path", f"{path_text!r} is no path; write /{path_text}")
     elif workloads is not None:
@@ -192,6 +184,7 @@ def load_proxy(path: Path) -> ProxyConfig:
         ConfigError: the file is missing or wrong.
     """
     proxy = read_section(path, ProxyConfig)
+    proxy = msgspec.structs.replace(proxy, capture=checked_capture(path, proxy.capture))
     _check_address(path, "address", proxy.address)
     if ipaddress.ip_address(proxy.address).is_unspecified:
         raise wrong(path, "address", f"{proxy.address} is no address to dial; write the host's own")
@@ -205,6 +198,13 @@ def load_proxy(path: Path) -> ProxyConfig:
         raise wrong(path, "etcd", "user and password_file belong together; write both or neither")
     if not proxy.etcd.prefix.startswith("/") or not proxy.etcd.prefix.endswith("/"):
         raise wrong(path, "etcd.prefix", f"{proxy.etcd.prefix!r} must begin and end with /")
+    check_dns(path, proxy.dns)
+    listeners = (checked_listener(path, index, each) for index, each in enumerate(proxy.listener))
+    proxy = msgspec.structs.replace(proxy, listener=tuple(listeners))
+    paths = [listener.address.path for listener in proxy.listener if listener.address.path is not None]
+    for index, each in enumerate(paths):
+        if each in paths[:index]:
+            raise wrong(path, "listener", f"unix:{each} stands twice; choose another path")
     bound: list[tuple[str, SocketAddress]] = []
     for field, address in _bound_addresses(proxy):
         for other_field, other in bound:
@@ -218,11 +218,17 @@ def _bound_addresses(proxy: ProxyConfig) -> Iterator[tuple[str, SocketAddress]]:
     for index, address in enumerate(proxy.tunnel.listen):
         yield f"tunnel.listen[{index}]", address
     yield "admin.listen", proxy.admin.listen
+    for index, address in enumerate(proxy.dns.listen if proxy.dns.enabled else ()):
+        yield f"dns.listen[{index}]", address
     if proxy.capture.enabled:
         yield "capture.port", SocketAddress(f"127.0.0.1:{proxy.capture.port}")
         yield "capture.port", SocketAddress(f"[::1]:{proxy.capture.port}")
+    if proxy.capture.enabled and proxy.capture.inbound:
+        yield "capture.inbound_port", SocketAddress(f"0.0.0.0:{proxy.capture.inbound_port}")
+        yield "capture.inbound_port", SocketAddress(f"[::]:{proxy.capture.inbound_port}")
     for index, listener in enumerate(proxy.listener):
-        yield f"listener[{index}].address", listener.address
+        if listener.address.tcp is not None:
+            yield f"listener[{index}].address", listener.address.tcp
 
 
 def _check_together(path: Path, proxy: ProxyConfig, declared: dict[Path, WorkloadConfig]) -> None:
@@ -277,6 +283,30 @@ def _with_owner(file: Path, workload: WorkloadConfig) -> WorkloadConfig:
         elif workload.unit is None:
             mend += "; the user of DynamicUser= exists only while its unit runs: write unit instead"
         raise wrong(file, "user", f"this host has no user {workload.user!r}; {mend}") from None
+
+
+def _check_preserve_source(file: Path, workload: WorkloadConfig, proxy: ProxyConfig) -> None:
+    if not workload.preserve_source:
+        return
+    if workload.proxy_protocol is not None:
+        raise wrong(
+            file, "preserve_source", "proxy_protocol tells the caller's address too; write one of the two"
+        )
+    if not proxy.capture.enabled:
+        raise wrong(
+            file,
+            "preserve_source",
+            "the answers come back by capture's rules; write [capture] enabled = true in proxy.toml, or "
+            'proxy_protocol = "v2" here',
+        )
+    address = ipaddress.ip_address(workload.address)
+    if address.is_loopback or address.is_unspecified:
+        raise wrong(
+            file,
+            "preserve_source",
+            "from loopback nothing answers a caller elsewhere; let the workload listen on this host's own "
+            f'address and write address = "{proxy.address}", or proxy_protocol = "v2" instead',
+        )
 
 
 def _check_address(path: Path, field: str, text: str) -> None:

@@ -5,6 +5,7 @@ Messages are MessagePack, each behind a four-byte big-endian length. `encode` an
 sends whole values (the newest Snapshot replaces older ones), the worker reports on a timer.
 """
 
+import enum
 import struct
 from collections.abc import Iterator
 from typing import Generic, TypeVar
@@ -16,6 +17,7 @@ from node_proxy.errors import LocalProtocolError
 from node_proxy.snapshot import Snapshot, Value
 from registry.model.decision import Outcome
 from registry.model.enrolment import FederatedDomain, Revocation
+from registry.model.resource import DEFAULT_NAMESPACE
 
 # A snapshot of 10,000 endpoints is about 3 MB; more than this is a bug or an attack.
 MAX_MESSAGE = 256 << 20
@@ -34,7 +36,9 @@ class Credential(Value, frozen=True, kw_only=True):
 class WorkerConfig(Value, frozen=True, kw_only=True, tag=True):
     """The first message to a worker: what does not change while it lives.
 
-    `listeners` give the inherited file descriptors. `default_workload` is the identity of callers that no
+    `outside` says what becomes of destinations that callers name themselves and that are no service.
+    `listeners` give the inherited file descriptors, `plaintext_fds` those that take what other hosts send to
+    workloads' ports past the mesh. `default_workload` is the identity of callers that no
     workload declares as its own, on captured connections and listeners without a workload of their own.
     Without it they are unknown: they speak with the node's identity, or are refused. `place` is this worker's
     among those that accept from the same sockets, None when it is alone.
@@ -49,6 +53,8 @@ class WorkerConfig(Value, frozen=True, kw_only=True, tag=True):
     mark: int
     log_level: str
     refuse_unknown_callers: bool = False
+    outside: "OutsidePolicy" = msgspec.field(default_factory=lambda: OutsidePolicy())
+    plaintext_fds: tuple[int, ...] = ()
     place: "Place | None" = None
 
 
@@ -60,13 +66,37 @@ class Place(Value, frozen=True, kw_only=True):
     shares_fd: int
 
 
+class ListenerKind(enum.Enum):
+    """How callers of an explicit listener say where they want to go: `SERVICE` has said it for them."""
+
+    SERVICE = "service"
+    SOCKS5 = "socks5"
+    HTTP_CONNECT = "http_connect"
+
+
 class ExplicitListener(Value, frozen=True, kw_only=True):
-    """A listening socket that leads to one service port, speaking for `workload`."""
+    """A listening socket that leads into the mesh, to one service port if it is of that kind.
+
+    It speaks for `workload`, or else for whoever owns the caller.
+    """
 
     fd: int
-    service: str
-    port: int
     workload: str | None
+    kind: ListenerKind = ListenerKind.SERVICE
+    service: str = ""
+    port: int = 0
+
+
+class OutsidePolicy(Value, frozen=True, kw_only=True):
+    """How services are called by name, and whether what is no service may pass.
+
+    `own_ports` are what this node's proxy listens on, where nothing may pass to.
+    """
+
+    domain: str = "mesh"
+    namespace: str = DEFAULT_NAMESPACE
+    passthrough: bool = False
+    own_ports: tuple[int, ...] = ()
 
 
 class SnapshotUpdate(Value, frozen=True, kw_only=True, tag=True):

@@ -72,10 +72,11 @@ class TunnelRefused(NodeProxyError):
 
 
 class DialError(NodeProxyError):
-    """A workload or a peer at `address` could not be connected to."""
+    """A workload or a peer at `address` could not be connected to; `code` is an errno, 0 for other causes."""
 
-    def __init__(self, host: str, port: int, cause: str) -> None:
+    def __init__(self, host: str, port: int, cause: str, *, code: int = 0) -> None:
         self.address = join_address(host, port)
+        self.code = code
         super().__init__(f"cannot connect to {self.address}: {cause}")
 
 

@@ -1,7 +1,5 @@
 """The command nodemesh-proxy: `join` a mesh, `check` this node's files, `run` the node proxy."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -12,12 +10,9 @@ import trio
 import typer
 
 from node_proxy import config
-from node_proxy.errors import ConfigError, EnrolmentError
+from node_proxy.agent.capture.commands import app as capture_app
+from node_proxy.command_line import ConfigOption, WorkloadsOption, faults_in_one_line
 from node_proxy.logs import configure_logging
-from registry import errors as registry_errors
-
-# The operator's fault, as opposed to ours: the status that typer itself gives for a wrong option.
-OPERATOR_FAULT = 2
 
 app = typer.Typer(
     name="nodemesh-proxy",
@@ -27,19 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ConfigOption = Annotated[Path, typer.Option("--config", help="This node's proxy.toml.")]
-WorkloadsOption = Annotated[
-    Path | None, typer.Option(help="Directory of workload files; default: that of the file.")
-]
-
-
-@contextmanager
-def _faults_in_one_line() -> Iterator[None]:
-    try:
-        yield
-    except (ConfigError, EnrolmentError, registry_errors.ConfigError) as error:
-        typer.echo(f"nodemesh-proxy: {error}", err=True)
-        raise typer.Exit(OPERATOR_FAULT) from error
+app.add_typer(capture_app, name="capture")
 
 
 @app.callback(invoke_without_command=True)
@@ -72,7 +55,7 @@ def join(
     from node_proxy.agent.enrolment import join as ask_to_join
     from node_proxy.agent.etcd_certificate import EtcdCertificateFile
 
-    with _faults_in_one_line():
+    with faults_in_one_line():
         proxy = config.load_proxy(config_path)
         keyring = Keyring(Path(proxy.state_dir))
         keyring.prepare()
@@ -108,7 +91,7 @@ def check(config_path: ConfigOption = config.DEFAULT_CONFIG, workloads: Workload
     from node_proxy.agent.credentials import Keyring
     from node_proxy.agent.standing import standing
 
-    with _faults_in_one_line():
+    with faults_in_one_line():
         node = config.load(config_path, workloads=workloads)
         names = ", ".join(workload.qualified for workload in node.workloads) or "none"
         typer.echo(f"node {node.proxy.node}; workloads: {names}")
@@ -125,7 +108,7 @@ def check(config_path: ConfigOption = config.DEFAULT_CONFIG, workloads: Workload
 @app.command()
 def run(config_path: ConfigOption = config.DEFAULT_CONFIG, workloads: WorkloadsOption = None) -> None:
     """Run the node proxy until SIGTERM or Ctrl-C."""
-    with _faults_in_one_line():
+    with faults_in_one_line():
         node = config.load(config_path, workloads=workloads)
         # Only now, since it takes grpc with it.
         from node_proxy.agent.agent import run_agent

@@ -52,6 +52,31 @@ class ServiceView(Value, frozen=True, kw_only=True):
     ports: tuple[ServicePortView, ...]
 
 
+class ExternalPortView(Value, frozen=True, kw_only=True):
+    """A port of an external service, and the one that is dialled for it."""
+
+    port: int
+    target: int
+    protocol: PortProtocol
+
+
+class ExternalServiceView(Value, frozen=True, kw_only=True):
+    """A name outside the mesh: `hosts` and `vips` lead to it, `addresses` are dialled.
+
+    `server_name`: what the proxy's TLS verifies; None where it speaks none. `allowed` are patterns of
+    principals; None lets in all who have an identity.
+    """
+
+    name: str
+    hosts: tuple[str, ...]
+    vips: tuple[str, ...]
+    ports: tuple[ExternalPortView, ...]
+    addresses: tuple[str, ...]
+    server_name: str | None = None
+    roots_pem: str = ""
+    allowed: tuple[str, ...] | None = None
+
+
 class OwnerRule(Value, frozen=True, kw_only=True):
     """Which processes belong to a workload: all that is given must be so.
 
@@ -71,7 +96,8 @@ class LocalWorkload(Value, frozen=True, kw_only=True):
     """A workload of this host: `dial` is the address at which it listens here.
 
     `owner` says whose calls carry its identity; None when that is not declared. `services` are those it is
-    behind, by its labels.
+    behind, by its labels. `preserve_source`: it is dialled from the caller's own address. `proxy_protocol`:
+    it is told of the caller by a header (`node_proxy.proxy_header`).
     """
 
     name: str
@@ -83,6 +109,8 @@ class LocalWorkload(Value, frozen=True, kw_only=True):
     dial: str
     owner: OwnerRule | None = None
     services: tuple[str, ...] = ()
+    preserve_source: bool = False
+    proxy_protocol: bool = False
 
 
 class Snapshot(Value, frozen=True, kw_only=True):
@@ -90,7 +118,7 @@ class Snapshot(Value, frozen=True, kw_only=True):
 
     `closed_namespaces`: namespaces with a policy that never parsed; they refuse every new connection,
     and the value says which key is to blame. `enforcement_grace`: seconds before an open connection is cut
-    that policies deny now.
+    that policies deny now. `nodes` gives the address that each node's record names, as that node says it.
     """
 
     revision: int
@@ -105,3 +133,6 @@ class Snapshot(Value, frozen=True, kw_only=True):
     mtls_mode: MtlsMode = MtlsMode.STRICT
     closed_namespaces: dict[str, str] = {}
     enforcement_grace: int = 0
+    externals: tuple[ExternalServiceView, ...] = ()
+    vip_ranges: tuple[str, ...] = ()
+    nodes: dict[str, str] = {}

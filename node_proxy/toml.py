@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from node_proxy.address import SocketAddress
+from node_proxy.address import ListenAddress, SocketAddress
 from node_proxy.errors import ConfigError
 
 
@@ -40,8 +40,8 @@ def read_section(path: Path, kind: type[S]) -> S:
 
 
 def _decode(kind: type, value: object) -> object:
-    if kind is SocketAddress and isinstance(value, str):
-        return SocketAddress(value)
+    if kind in (SocketAddress, ListenAddress) and isinstance(value, str):
+        return kind(value)
     raise TypeError(f"Expected text such as '127.0.0.1:15008', got {value!r}")
 
 

@@ -156,6 +156,7 @@ async def serve(
         replica=replica,
         signed=SignedStore(store=store, authority=authority, clock=clock),
         upkeep=upkeep.run,
+        clock=clock,
     )
     # Starlette and Hypercorn write ASGI's one signature down in different types.
     app = cast("ASGIFramework", create_app(store=store, authority=authority, clock=clock, accounts=accounts))

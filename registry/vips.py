@@ -18,7 +18,10 @@ def read_networks(ranges: Iterable[str]) -> tuple[Network, ...]:
 
 
 def allocate(
-    held: Mapping[str, tuple[str, ...]], wanting: Collection[str], networks: Iterable[Network]
+    held: Mapping[str, tuple[str, ...]],
+    wanting: Collection[str],
+    networks: Iterable[Network],
+    withheld: Iterable[str] = (),
 ) -> dict[str, tuple[str, ...]]:
     """Give each service its addresses, one of each network as far as they last.
 
@@ -27,7 +30,9 @@ def allocate(
             claim (the first by name keeps it), are given up.
         wanting: services that get an address where they have none.
         networks: where addresses come from.
+        withheld: addresses that nobody gets who does not have them.
     """
+    unfree = frozenset(_addresses(withheld))
     given: dict[str, tuple[str, ...]] = dict.fromkeys(held, ())
     for network in networks:
         of_network: dict[Address, str] = {}
@@ -36,9 +41,11 @@ def allocate(
             if kept is not None:
                 of_network[kept] = name
         lucky = set(of_network.values())
+        taken = {*of_network, *unfree}
         for name in sorted(set(wanting) - lucky):
-            if (free := _free(name, network, of_network)) is not None:
+            if (free := _free(name, network, taken)) is not None:
                 of_network[free] = name
+                taken.add(free)
         for address, name in of_network.items():
             given[name] = (*given.get(name, ()), str(address))
     return given
@@ -57,14 +64,12 @@ def _usable(address: Address, network: Network, taken: Mapping[Address, str]) ->
     return address.version == network.version and address in network and address not in taken
 
 
-def _free(name: str, network: Network, taken: Mapping[Address, str]) -> Address | None:
+def _free(name: str, network: Network, taken: Collection[Address]) -> Address | None:
     # Without the first and the last: network and broadcast address, subnet-router anycast.
     count = network.num_addresses - 2
-    if len(taken) >= count:
-        return None
     start = int.from_bytes(sha256(name.encode()).digest()[:16], "big")
-    # One more attempt than addresses are taken must meet a free one.
-    for step in range(len(taken) + 1):
+    # One more attempt than addresses are taken must meet a free one, if there is any.
+    for step in range(min(len(taken) + 1, count)):
         address = network[1 + (start + step) % count]
         if address not in taken:
             return address

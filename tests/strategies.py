@@ -35,6 +35,15 @@ from registry.model.enrolment import (
     TrustBundle,
     TrustBundleSpec,
 )
+from registry.model.external_service import (
+    ExternalEndpoint,
+    ExternalPort,
+    ExternalService,
+    ExternalServiceSpec,
+    ExternalTls,
+    ExternalTlsMode,
+    Resolution,
+)
 from registry.model.identity import Identity, NodeIdentity, WorkloadIdentity
 from registry.model.mesh import DefaultAuthorization, Mesh, MeshSpec
 from registry.model.peer_authentication import (
@@ -300,6 +309,44 @@ services: st.SearchStrategy[Service] = _resources(
     ),
 )
 
+external_hosts = st.sampled_from(["api.example.com", "db.example.org", "a-b.c.example.net"])
+_external_ports = st.lists(
+    st.builds(
+        ExternalPort,
+        number=ports,
+        name=st.none() | names,
+        protocol=st.sampled_from([each for each in PortProtocol if each is not PortProtocol.TLS]),
+        target_port=st.none() | ports,
+    ),
+    min_size=1,
+    max_size=3,
+    unique_by=(lambda port: port.number, lambda port: port.name or f":{port.number}"),
+).map(tuple)
+_external_addresses = st.sampled_from(["192.0.2.7", "10.1.2.3", "2001:db8::7"])
+_external_tls = st.just(ExternalTls()) | st.builds(
+    ExternalTls,
+    mode=st.just(ExternalTlsMode.SIMPLE),
+    sni=st.none() | external_hosts,
+    ca_certificates=st.none() | st.just("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"),
+)
+_external = {
+    "hosts": st.lists(external_hosts, min_size=1, max_size=2, unique=True).map(tuple),
+    "ports": _external_ports,
+    "tls": _external_tls,
+    "allowed_principals": st.none() | _tuples(principal_patterns),
+}
+
+external_services: st.SearchStrategy[ExternalService] = _resources(
+    ExternalService,
+    st.builds(ExternalServiceSpec, **_external)
+    | st.builds(
+        ExternalServiceSpec,
+        endpoints=_tuples(st.builds(ExternalEndpoint, address=_external_addresses), least=1),
+        resolution=st.just(Resolution.STATIC),
+        **_external,
+    ),
+)
+
 meshes: st.SearchStrategy[Mesh] = _resources(
     Mesh,
     st.builds(
@@ -308,6 +355,7 @@ meshes: st.SearchStrategy[Mesh] = _resources(
         default_authorization=st.sampled_from(DefaultAuthorization),
         mtls_mode=st.sampled_from([MtlsMode.STRICT, MtlsMode.PERMISSIVE]),
         enforcement_grace=st.integers(0, 300),
+        vip_hold_down=st.integers(0, 604800),
         vip_ranges=st.sampled_from(
             [MeshSpec().vip_ranges, (), ("10.240.0.0/16",), ("fd00::/64", "240.0.0.0/24")]
         ),
@@ -453,12 +501,18 @@ administrators: st.SearchStrategy[Administrator] = _resources(
 statuses: st.SearchStrategy[Status] = _resources(
     Status,
     st.builds(
-        StatusSpec, revision=revisions, accepted=st.booleans(), reasons=_tuples(texts), vips=_tuples(texts)
+        StatusSpec,
+        revision=revisions,
+        accepted=st.booleans(),
+        reasons=_tuples(texts),
+        vips=_tuples(texts),
+        released_at=st.none() | moments,
     ),
 )
 
 by_kind: dict[type[Resource], st.SearchStrategy[Any]] = {
     Service: services,
+    ExternalService: external_services,
     AuthorizationPolicy: policies(),
     PeerAuthentication: peer_authentications(),
     Mesh: meshes,

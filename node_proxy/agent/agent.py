@@ -21,14 +21,18 @@ from node_proxy.agent.compile import Compiled, Compiler
 from node_proxy.agent.credentials import Keyring
 from node_proxy.agent.decisions import DecisionBook, DecisionPublisher
 from node_proxy.agent.discovery import Discovery
+from node_proxy.agent.dns.resolver import Resolver
 from node_proxy.agent.enforcement import Enforcement
 from node_proxy.agent.etcd_certificate import EtcdCertificateFile, EtcdCertificateKeeper, is_wanted
+from node_proxy.agent.external_names import ExternalNames, ask_system
+from node_proxy.agent.external_views import names_to_resolve
 from node_proxy.agent.health import HealthChecks, check_for
-from node_proxy.agent.listeners import Listeners, bind_all, explicit_listeners
+from node_proxy.agent.listeners import Listeners, bind_all, explicit_listeners, own_ports
 from node_proxy.agent.notify import notify_systemd
 from node_proxy.agent.record_signing import RecordSigner
 from node_proxy.agent.records import OwnResources, own_resources, own_status
 from node_proxy.agent.registration import Registration
+from node_proxy.agent.source_routing import SourceRouting, families_of
 from node_proxy.agent.start import etcd_config, worker_count
 from node_proxy.agent.state import MeshState
 from node_proxy.agent.view import View
@@ -36,7 +40,7 @@ from node_proxy.agent.vouching import Vouching
 from node_proxy.agent.workers import WORKER_COMMAND, WorkerPool
 from node_proxy.certificate import read_roots
 from node_proxy.config import NodeConfig
-from node_proxy.control import WorkerConfig
+from node_proxy.control import OutsidePolicy, WorkerConfig
 from node_proxy.errors import ConfigError
 from registry.model.enrolment import TrustBundle
 from registry.model.workload import NodeStatus
@@ -164,14 +168,31 @@ class Agent:
                 enrolment.revocations,
             ),
         )
+        self._resolver = None
+        if proxy.dns.enabled:
+            self._resolver = Resolver(
+                proxy.dns,
+                udp=listeners.dns_udp,
+                tcp=listeners.dns_tcp,
+                mark=proxy.mark if proxy.capture.enabled else 0,
+            )
+        self._external_names = ExternalNames(
+            ask_system if self._resolver is None else self._resolver.look_up_outside,
+            lambda: self._enforcement.own_changed(),
+        )
         self._enforcement = Enforcement(
-            proxy,
+            config,
             state=self._state,
-            compiler=Compiler(config, trust_domain=self._trust_domain),
+            compiler=Compiler(
+                config, trust_domain=self._trust_domain, resolved=self._external_names.addresses_of
+            ),
             cache=Cache(Path(proxy.state_dir)),
             own=self._own,
             compiled=self._compiled,
         )
+        self._source_routing = None
+        if proxy.capture.enabled:
+            self._source_routing = SourceRouting(proxy.mark, families_of(config))
         self._discovery = Discovery(store, self._state, self._state_changed)
         self._health = HealthChecks(config.workloads, self._health_changed, check_for)
         decisions = DecisionBook(proxy.node, now)
@@ -190,12 +211,19 @@ class Agent:
                 trust_domain=self._trust_domain,
                 tunnel_fds=tuple(each.fileno() for each in listeners.tunnel),
                 captured_fds=tuple(each.fileno() for each in listeners.captured),
+                plaintext_fds=tuple(each.fileno() for each in listeners.plaintext),
                 listeners=explicit_listeners(proxy, listeners, speakers),
                 default_workload=str(default) if default else None,
                 # Setting it needs CAP_NET_ADMIN, and without capture there is nothing to be told apart from.
                 mark=proxy.mark if proxy.capture.enabled else 0,
                 log_level=proxy.log_level,
                 refuse_unknown_callers=proxy.unknown_callers == "refuse",
+                outside=OutsidePolicy(
+                    domain=proxy.dns.domain,
+                    namespace=proxy.dns.namespace,
+                    passthrough=proxy.outbound_policy == "passthrough",
+                    own_ports=own_ports(listeners),
+                ),
             ),
             listeners=listeners.for_workers,
             changed=self._report_changed,
@@ -211,6 +239,7 @@ class Agent:
             enforcement=self._enforcement,
             pool=self._pool,
             listeners=listeners,
+            resolver=self._resolver,
             now=now,
         )
         self._boot_id = _boot_id()
@@ -227,8 +256,11 @@ class Agent:
             ConfigError: interception is wanted and cannot be had.
         """
         restored = self._enforcement.restore()
+        orderly = False
         try:
-            await self._enforcement.capture(self._state.mesh().vip_ranges)
+            await self._enforcement.begin_capture()
+            if self._source_routing is not None:
+                await self._source_routing.apply()
             async with trio.open_nursery() as nursery:
                 stopped = trio.Event()
                 withdrawn = trio.Event()
@@ -242,8 +274,15 @@ class Agent:
                     nursery.start_soon(self._etcd_keeper.keep_fresh)
                 nursery.start_soon(self._health.run)
                 nursery.start_soon(self._enforcement.keep_cached)
+                nursery.start_soon(self._enforcement.keep_capture)
+                if self._source_routing is not None:
+                    nursery.start_soon(self._source_routing.keep)
+                nursery.start_soon(self._external_names.keep)
                 nursery.start_soon(self._serve_admin)
+                if self._resolver is not None:
+                    nursery.start_soon(self._resolver.serve)
                 await until()
+                orderly = True
                 notify_systemd("STOPPING=1")
                 nursery.start_soon(self._cut_short, hurry, nursery.cancel_scope)
                 # Others must stop calling before this node stops answering.
@@ -254,7 +293,9 @@ class Agent:
                 await stopped.wait()
                 nursery.cancel_scope.cancel()
         finally:
-            await self._enforcement.close()
+            await self._enforcement.close(orderly=orderly)
+            if self._source_routing is not None and orderly and not self._config.proxy.capture.keep_on_stop:
+                await self._source_routing.release()
         log.info("stopped")
 
     async def _run_workers(self, stopped: trio.Event) -> None:
@@ -293,6 +334,9 @@ class Agent:
                 log.error("policy cannot be enforced as it is", key=rejection.key, reason=rejection.reason)
         self.view.compiled = compiled
         self._pool.give_snapshot(compiled.snapshot)
+        self._external_names.want(names_to_resolve(self._state))
+        if self._resolver is not None:
+            self._resolver.follow(self._state)
         self._registration.refresh()
 
     def _state_changed(self) -> None:

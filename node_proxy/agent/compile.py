@@ -4,11 +4,12 @@ No I/O. Whatever is left out of a service is left out with a reason, for people 
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
+from node_proxy.agent.external_views import external_views
 from node_proxy.agent.records import OwnResources
 from node_proxy.agent.retention import Retention
 from node_proxy.agent.state import MeshState
@@ -61,10 +62,18 @@ class Compiler:
     Args:
         config: this node's configuration.
         trust_domain: that of the node's certificates.
+        resolved: gives the addresses of a name outside the mesh.
     """
 
-    def __init__(self, config: NodeConfig, *, trust_domain: str) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        *,
+        trust_domain: str,
+        resolved: Callable[[str], tuple[str, ...]] = lambda _: (),
+    ) -> None:
         self._config = config
+        self._resolved = resolved
         self._trust_domain = trust_domain
         self._retention: Retention[Candidate] = Retention()
 
@@ -106,6 +115,9 @@ class Compiler:
             mtls_mode=mesh.mtls_mode,
             closed_namespaces=state.closed_namespaces(),
             enforcement_grace=mesh.enforcement_grace,
+            externals=external_views(state, self._resolved),
+            vip_ranges=mesh.vip_ranges,
+            nodes=selectable.addresses,
         )
         rejections = find_rejections(state, local, services)
         return Compiled(snapshot, tuple(exclusions), mesh.vip_ranges, rejections)
@@ -150,6 +162,8 @@ def local_workload(workload: WorkloadConfig, trust_domain: str, services: Iterab
         ports=workload.ports,
         dial=workload.address,
         owner=workload.owner,
+        preserve_source=workload.preserve_source,
+        proxy_protocol=workload.proxy_protocol is not None,
         services=tuple(
             service.name for service in services if service.selects(workload.namespace, workload.labels)
         ),
@@ -167,6 +181,8 @@ class _Selectable:
                 workloads[key] = resource
             else:
                 nodes[own_node] = resource.spec
+        # What each node says that it has; who believes it is another's business.
+        self.addresses = {name: spec.address for name, spec in nodes.items()}
         self._by_namespace: dict[str, dict[str, Candidate]] = defaultdict(dict)
         self._by_label: dict[tuple[str, str, str], dict[str, Candidate]] = defaultdict(dict)
         for key, workload in workloads.items():

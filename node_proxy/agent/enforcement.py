@@ -1,17 +1,22 @@
 """From the state to what is in force: snapshots for the workers, interception, and the cache on disk."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 import trio
 
 from node_proxy.agent.cache import Cache, Cached
-from node_proxy.agent.capture import Capture, CapturePlan, plan
+from node_proxy.agent.capture.apply import Kernel
+from node_proxy.agent.capture.inputs import capture_rules, capture_view
+from node_proxy.agent.capture.installing import Installer
+from node_proxy.agent.capture.live import LiveCapture
+from node_proxy.agent.capture.plan import CapturePlan, plan
+from node_proxy.agent.capture.record import RecordFile
 from node_proxy.agent.compile import Compiled, Compiler
 from node_proxy.agent.records import OwnResources
-from node_proxy.agent.start import real_addresses
 from node_proxy.agent.state import MeshState
-from node_proxy.config import ProxyConfig
+from node_proxy.config import NodeConfig
 from node_proxy.errors import ConfigError
 
 # Several edits made together become one snapshot; far below the second in which an edit must hold.
@@ -26,7 +31,7 @@ class Enforcement:
     """Puts every change of the state in force.
 
     Args:
-        proxy: the operator's settings.
+        config: the operator's files.
         state: what is enforced.
         compiler: makes snapshots of it.
         cache: keeps it across restarts.
@@ -36,7 +41,7 @@ class Enforcement:
 
     def __init__(
         self,
-        proxy: ProxyConfig,
+        config: NodeConfig,
         *,
         state: MeshState,
         compiler: Compiler,
@@ -44,17 +49,24 @@ class Enforcement:
         own: Callable[[], OwnResources],
         compiled: Callable[[Compiled], None],
     ) -> None:
-        self._proxy = proxy
+        self._config = config
         self._state = state
         self._compiler = compiler
         self._cache = cache
         self._own = own
         self._compiled = compiled
-        self._capture = Capture()
+        self._capture = LiveCapture(
+            Installer(records=RecordFile(Path(config.proxy.state_dir)), kernel=Kernel())
+        )
         self._plan: CapturePlan | None = None
         self._dirty = trio.Event()
         self._uncached = trio.Event()
-        self.capture_error = ""
+        self._plan_error = ""
+
+    @property
+    def capture_error(self) -> str:
+        """Say why interception is not as it should be, empty when it is."""
+        return self._plan_error or self._capture.error
 
     def state_changed(self) -> None:
         """Look at the state again, soon."""
@@ -83,31 +95,36 @@ class Enforcement:
             compiled = self._compile()
             self._compiled(compiled)
             try:
-                await self.capture(compiled.vip_ranges)
+                await self._intercept(compiled)
             except ConfigError as error:
-                self.capture_error = str(error)
+                self._plan_error = str(error)
                 log.error("capture stays as it was", error=str(error))  # noqa: TRY400 (the operator's fault)
             else:
-                self.capture_error = ""
+                self._plan_error = ""
             await self._dirty.wait()
             await trio.sleep(DEBOUNCE)
 
-    async def capture(self, vip_ranges: Sequence[str]) -> None:
-        """Redirect `vip_ranges`, if interception is configured.
+    async def begin_capture(self) -> None:
+        """Put interception in force, if it is configured, as far as the mesh is known.
 
         Raises:
             ConfigError: it cannot be had; what was in force stays.
         """
-        if not self._proxy.capture.enabled:
+        await self._intercept(self._compile())
+
+    async def keep_capture(self) -> None:
+        """Look after interception, if it is configured, until cancelled."""
+        if self._config.proxy.capture.enabled:
+            await self._capture.keep()
+
+    async def _intercept(self, compiled: Compiled) -> None:
+        if not self._config.proxy.capture.enabled:
             return
-        wanted = plan(
-            vip_ranges=vip_ranges,
-            port=self._proxy.capture.port,
-            mark=self._proxy.mark,
-            exempt_ports=self._proxy.capture.exempt_ports,
-            exempt_addresses=real_addresses(self._proxy),
-        )
+        wanted = plan(capture_rules(self._config), capture_view(self._config, compiled))
         if wanted != self._plan:
+            for note in wanted.notes:
+                if self._plan is None or note not in self._plan.notes:
+                    log.warning("not captured as configured", reason=note)
             await self._capture.apply(wanted)
             self._plan = wanted
 
@@ -120,10 +137,15 @@ class Enforcement:
             await trio.to_thread.run_sync(self._save, cached)
             await trio.sleep(CACHE_INTERVAL)
 
-    async def close(self) -> None:
-        """Take interception away and write what is not cached yet. Not cut short by cancellation."""
-        if self._proxy.capture.enabled:
-            await self._capture.remove()
+    async def close(self, *, orderly: bool) -> None:
+        """Write what is not cached yet and, if told to stop, take interception away unless it is to be kept.
+
+        Not cut short by cancellation.
+        """
+        capture = self._config.proxy.capture
+        # What becomes of it after a failure is the unit's ExecStopPost to say: it runs after a crash too.
+        if capture.enabled and orderly and not capture.keep_on_stop:
+            await self._capture.release()
         if self._uncached.is_set():
             self._save(Cached(self._state.revision, self._state.records()))
 

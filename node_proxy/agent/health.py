@@ -1,5 +1,6 @@
 """Active health checks of this node's workloads: a pure state machine and the tasks that feed it."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import assert_never
 
@@ -9,7 +10,11 @@ import trio
 
 from node_proxy.address import join_address
 from node_proxy.config import HealthSection, WorkloadConfig
+from node_proxy.proxy_header import LOCAL_HEADER
 from registry.model.workload import Health
+
+# As much of an answer as has its status, "HTTP/1.1 200", and shows where that ends.
+_STATUS_LINE = 13
 
 # Gives the empty text when the workload is well, else what is wrong.
 Check = Callable[[], Awaitable[str]]
@@ -118,9 +123,12 @@ def check_for(workload: WorkloadConfig) -> Check | None:
         case "none":
             return None
         case "tcp":
-            return lambda: _check_tcp(workload.address, _port(workload, settings))
+            return lambda: _check_tcp(workload.address, _port(workload, settings), _greeting(workload))
         case "http":
-            url = f"http://{join_address(workload.address, _port(workload, settings))}{settings.path}"
+            host, port = workload.address, _port(workload, settings)
+            if greeting := _greeting(workload):
+                return lambda: _check_greeted_http(host, port, settings.path, greeting)
+            url = f"http://{join_address(host, port)}{settings.path}"
             return lambda: _check_http(url)
         case _:
             assert_never(settings.type)
@@ -130,13 +138,41 @@ def _port(workload: WorkloadConfig, settings: HealthSection) -> int:
     return settings.port or workload.ports[0]
 
 
-async def _check_tcp(host: str, port: int) -> str:
+def _greeting(workload: WorkloadConfig) -> bytes:
+    """Give what a check says first where the port wants to hear who calls: that it is the proxy's own."""
+    wants = workload.proxy_protocol is not None and _port(workload, workload.health) in workload.ports
+    return LOCAL_HEADER if wants else b""
+
+
+async def _check_tcp(host: str, port: int, greeting: bytes) -> str:
     try:
         stream = await trio.open_tcp_stream(host, port)
     except OSError as error:
         return f"cannot connect to {join_address(host, port)}: {error}"
-    await stream.aclose()
+    async with stream:
+        try:
+            await stream.send_all(greeting)
+        except trio.BrokenResourceError as error:
+            return f"{join_address(host, port)} did not take the PROXY header: {error.__cause__ or error}"
     return ""
+
+
+async def _check_greeted_http(host: str, port: int, path: str, greeting: bytes) -> str:
+    """Ask by hand, since HTTP clients do not let anything go before the request."""
+    where = join_address(host, port)
+    request = f"GET {path} HTTP/1.1\r\nHost: {where}\r\nConnection: close\r\n\r\n"
+    answer = b""
+    try:
+        async with await trio.open_tcp_stream(host, port) as stream:
+            await stream.send_all(greeting + request.encode())
+            while len(answer) < _STATUS_LINE and (data := await stream.receive_some(_STATUS_LINE)):
+                answer += data
+    except (OSError, trio.BrokenResourceError) as error:
+        return f"http://{where}{path}: {error}"
+    status = re.match(rb"HTTP/1\.[01] (\d{3})(?!\d)", answer)
+    if status is None:
+        return f"http://{where}{path} answers no HTTP"
+    return "" if int(status[1]) < 400 else f"http://{where}{path} answers {int(status[1])}"
 
 
 async def _check_http(url: str) -> str:

@@ -1,10 +1,7 @@
 """What the agent derives from the configuration before it starts: pure, but for reading one password file."""
 
-import ipaddress
 import os
-from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from node_proxy.config import ProxyConfig
 from node_proxy.errors import ConfigError
@@ -44,15 +41,3 @@ def etcd_config(proxy: ProxyConfig) -> EtcdConfig:
 def worker_count(proxy: ProxyConfig) -> int:
     """Give the number of workers to run."""
     return proxy.workers or min(MAX_DEFAULT_WORKERS, os.cpu_count() or 1)
-
-
-def real_addresses(proxy: ProxyConfig) -> list[str]:
-    """Give the addresses that must never be captured: this node's, the registry's, etcd's."""
-    hosts = [proxy.address, urlsplit(proxy.registry).hostname or ""]
-    hosts += [endpoint.rpartition(":")[0].strip("[]") for endpoint in proxy.etcd.endpoints]
-    found: list[str] = []
-    for host in hosts:
-        # Host names are not resolved: no name leads into the reserved ranges that virtual IPs come from.
-        with suppress(ValueError):
-            found.append(str(ipaddress.ip_address(host)))
-    return found

@@ -10,6 +10,7 @@ import trio
 from node_proxy.agent.certificates import Certificates
 from node_proxy.agent.compile import Compiled
 from node_proxy.agent.discovery import Discovery
+from node_proxy.agent.dns.resolver import Resolver
 from node_proxy.agent.enforcement import Enforcement
 from node_proxy.agent.listeners import Listeners, bound_address
 from node_proxy.agent.metrics import Gauge, exposition
@@ -32,6 +33,7 @@ class View:
     enforcement: Enforcement
     pool: WorkerPool
     listeners: Listeners
+    resolver: Resolver | None
     now: Callable[[], datetime]
     compiled: Compiled | None = None
 
@@ -75,9 +77,12 @@ class View:
             "listening": {
                 "tunnel": [bound_address(each) for each in self.listeners.tunnel],
                 "captured": [bound_address(each) for each in self.listeners.captured],
+                "plaintext": [bound_address(each) for each in self.listeners.plaintext],
                 "explicit": [bound_address(each) for each in self.listeners.explicit],
                 "admin": [bound_address(each) for each in self.listeners.admin],
+                "dns": [bound_address(each) for each in self.listeners.dns_udp],
             },
+            "dns": self.resolver.shown() if self.resolver else None,
             "workers": [
                 {"pid": worker.pid, "applied": worker.applied, "restarts": worker.restarts}
                 for worker in self.pool.workers
@@ -123,6 +128,8 @@ class View:
         )
         yield from self._certificate_gauges()
         yield from self._worker_gauges()
+        if self.resolver is not None:
+            yield from self.resolver.gauges()
 
     def _certificate_gauges(self) -> Iterator[Gauge]:
         revoked = self.certificates.revoked

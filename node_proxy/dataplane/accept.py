@@ -95,8 +95,9 @@ async def serve_listener(
 
     The listening socket stays open. It may be shared with other workers, whose counts `share` knows.
     """
-    # Here once, instead of five calls for each connection.
-    tune(listener)
+    if listener.family != socket.AF_UNIX:
+        # Here once, instead of five calls for each connection.
+        tune(listener)
     goes_first = False
     while True:
         acceptor = Acceptor(context, listener, take, share, goes_first=goes_first)

@@ -9,8 +9,16 @@ from dataclasses import dataclass
 
 from node_proxy.dataplane import telemetry
 from node_proxy.dataplane.context import WorkerContext
+from node_proxy.dataplane.decisions import identity_text
 from node_proxy.dataplane.open_streams import Admitted, OpenStreams
-from node_proxy.dataplane.reason import DENIED, MESH_DEFAULT, NO_WORKLOAD, Reason, render_reason
+from node_proxy.dataplane.reason import (
+    DENIED,
+    MESH_DEFAULT,
+    NO_WORKLOAD,
+    PLAINTEXT_REFUSED,
+    Reason,
+    render_reason,
+)
 from node_proxy.dataplane.tables import LocalPort
 from registry.model.decision import Outcome
 from registry.model.identity import Identity, WorkloadIdentity
@@ -44,9 +52,13 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Where a call comes from and what it named, as policies see it."""
+    """Where a call comes from and what it named, as policies see it.
+
+    `remote_ip` is the caller's own address, where its host has said one that is believed.
+    """
 
     source_ip: str | None = None
+    remote_ip: str | None = None
     destination_ip: str | None = None
     sni: str | None = None
 
@@ -62,12 +74,13 @@ class Admission:
         self.streams = OpenStreams(context)
 
     def admit(
-        self, *, source: Identity, port: int, serving: str | None, call: Call = UNKNOWN_CALL
+        self, *, source: Identity | None, port: int, serving: str | None, call: Call = UNKNOWN_CALL
     ) -> Admitted | Refusal:
         """Judge a new stream to `port`.
 
         Args:
             source: who calls, proven; a node speaks for processes of no workload: nobody is authenticated.
+                None came past the mesh, and proves nothing.
             port: the workload's port.
             serving: the identity whose certificate the caller asked for and verified; a port of another
                 workload is then not found, so that a stale caller never reaches whom it did not mean.
@@ -79,6 +92,7 @@ class Admission:
             source if isinstance(source, WorkloadIdentity) else None,
             port,
             source_ip=call.source_ip,
+            remote_ip=call.remote_ip,
             destination_ip=call.destination_ip,
             sni=call.sni,
         )
@@ -88,7 +102,9 @@ class Admission:
         decision = authorize(local.policies, request)
         self._audit(decision, local)
         if isinstance(decision, Denied):
-            refusal = Refusal(403, DENIED, decision.policy, number, decision.reason)
+            strict = source is None and local.policies.require_identity(port)
+            code = PLAINTEXT_REFUSED if strict else DENIED
+            refusal = Refusal(403, code, decision.policy, number, decision.reason)
             return self.refuse(source, request, refusal, local.workload.name)
         self._note(
             source, request, local.workload.name, Outcome.PERMITTED, PERMITTED, decision.policy, number
@@ -97,7 +113,7 @@ class Admission:
 
     def refuse(
         self,
-        source: Identity,
+        source: Identity | None,
         request: AuthRequest,
         refusal: Refusal,
         workload: str = "",
@@ -112,7 +128,11 @@ class Admission:
         self._note(source, request, workload, Outcome.DENIED, code, refusal.policy, refusal.decision)
         context.telemetry.add(telemetry.STREAMS_REFUSED, reason=code, workload=workload)
         context.telemetry.denied(
-            side="destination", reason=code, policy=refusal.policy, source=str(source), destination=workload
+            side="destination",
+            reason=code,
+            policy=refusal.policy,
+            source=identity_text(source),
+            destination=workload,
         )
         context.log.warning(
             "stream refused",
@@ -122,7 +142,7 @@ class Admission:
             policy=refusal.policy,
             id=refusal.decision,
             detail=refusal.detail,
-            source=str(source),
+            source=identity_text(source),
             source_ip=request.source_ip,
             destination=workload,
             port=request.port,
@@ -132,7 +152,7 @@ class Admission:
 
     def _note(
         self,
-        source: Identity,
+        source: Identity | None,
         request: AuthRequest,
         workload: str,
         outcome: Outcome,

@@ -19,7 +19,7 @@ MAX_SORTS = 1024
 ANY_PORT = 0
 
 # Who asked (identity, three addresses, server name), for what (workload, port), and the answer.
-Sort = tuple[Identity, str | None, str | None, str | None, str | None, str, int, Outcome, str, str]
+Sort = tuple[Identity | None, str | None, str | None, str | None, str | None, str, int, Outcome, str, str]
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class DecisionLog:
 
     def note(
         self,
-        source: Identity,
+        source: Identity | None,
         request: AuthRequest,
         *,
         destination: str,
@@ -55,7 +55,8 @@ class DecisionLog:
         """Add a decision.
 
         Args:
-            source: what the peer has proved to be: a node too, which the rules take for nobody.
+            source: what the peer has proved to be: a node too, which the rules take for nobody. None has
+                proved nothing.
             request: what was asked.
             destination: ``namespace/name`` of the workload, empty when there is none.
             outcome: the answer.
@@ -96,13 +97,18 @@ class DecisionLog:
         return tuple(_decided(sort, entry, now) for sort, entry in taken.items())
 
 
+def identity_text(identity: Identity | None) -> str:
+    """Write who has called, as records, log lines and labels do; empty for nobody known."""
+    return "" if identity is None else str(identity)
+
+
 def _decided(sort: Sort, entry: _Entry, now: float) -> Decided:
     source, source_ip, remote_ip, destination_ip, sni, destination, _port, outcome, policy, reason = sort
     return Decided(
         outcome=outcome,
         reason=reason,
         policy=policy,
-        source=str(source),
+        source=identity_text(source),
         source_ip=source_ip or "",
         remote_ip=remote_ip or "",
         destination_ip=destination_ip or "",

@@ -14,9 +14,11 @@ from node_proxy.dataplane import telemetry
 from node_proxy.dataplane.admission import Admission, Call, Refusal
 from node_proxy.dataplane.context import WorkerContext
 from node_proxy.dataplane.decisions import ANY_PORT
+from node_proxy.dataplane.forwarded import FORWARDED_HEADER, parse_forwarded
 from node_proxy.dataplane.inbound_stream import InboundStream, parse_authority
 from node_proxy.dataplane.open_streams import Admitted
 from node_proxy.dataplane.reason import BAD_AUTHORITY, MAX_SHOWN, NOT_THIS_HOST
+from node_proxy.dataplane.workload_dial import Origin
 from node_proxy.errors import HandshakeError, PeerIdentityError, TunnelClosed
 from node_proxy.tunnel.calm import Calm
 from node_proxy.tunnel.connection import TunnelConnection
@@ -80,7 +82,7 @@ class Inbound:
                 tunnel.close(TunnelClosed(objection.detail))
 
     async def _serve(self, sock: socket.socket) -> None:
-        address = _peer_address(sock)
+        address = peer_address(sock)
         peer = join_address(*address) if address else "gone"
         try:
             with trio.fail_after(HANDSHAKE_TIMEOUT):
@@ -106,7 +108,8 @@ class Inbound:
     async def _keep(self, tls: TlsStream, proven: Peer, source_ip: str | None) -> None:
         source = proven.identity
         serving = self.context.enforced.contexts.identity_of(tls.asked_name)
-        peer = InboundPeer(self, source, serving, Call(source_ip=source_ip, sni=tls.asked_name))
+        call = Call(source_ip=source_ip, sni=tls.asked_name)
+        peer = InboundPeer(self, proven, serving, call)
         tunnel = TunnelConnection(
             tls,
             TunnelProtocol(Role.SERVER, budget=self.context.budget, calm=Calm(self.context.clock())),
@@ -136,11 +139,12 @@ class Inbound:
 
 
 class InboundPeer:
-    """Answers the CONNECTs of one tunnel, whose `source` is proven."""
+    """Answers the CONNECTs of one tunnel, whose other end is `proven`."""
 
-    def __init__(self, inbound: Inbound, source: Identity, serving: str | None, call: Call) -> None:
+    def __init__(self, inbound: Inbound, proven: Peer, serving: str | None, call: Call) -> None:
         self._inbound = inbound
-        self._source = source
+        self._source: Identity = proven.identity
+        self._node = proven.facts.node
         self._serving = serving
         self._call = call
 
@@ -150,15 +154,27 @@ class InboundPeer:
 
     def on_request(self, tunnel: TunnelConnection, request: StreamRequested) -> None:
         """Judge a CONNECT and dial, or refuse."""
-        verdict = self._judge(request.authority)
+        caller = self._caller(request)
+        verdict = self._judge(request.authority, caller)
         if isinstance(verdict, Refusal):
             tunnel.refuse_stream(request.stream_id, verdict.status, verdict.header)
             return
-        stream = InboundStream(self._inbound, tunnel, request.stream_id, verdict)
+        origin = _origin(verdict, caller)
+        stream = InboundStream(self._inbound, tunnel, request.stream_id, verdict, origin)
         tunnel.set_handler(request.stream_id, stream)
         stream.dial()
 
-    def _judge(self, authority: str) -> Admitted | Refusal:
+    def _caller(self, request: StreamRequested) -> tuple[str, int] | None:
+        """Give the address and port that the peer says its caller has, if that is believed."""
+        # A Forwarded of several fields is a list (RFC 9110 section 5.3), and a list was not asked for.
+        said = [value for name, value in request.headers if name == FORWARDED_HEADER]
+        caller = parse_forwarded(said[0]) if len(said) == 1 else None
+        if caller is None or caller[0] == self._call.source_ip:
+            return caller
+        tables = self._inbound.context.enforced.tables
+        return caller if tables.is_address_of(self._node, caller[0]) else None
+
+    def _judge(self, authority: str, caller: tuple[str, int] | None) -> Admitted | Refusal:
         target = parse_authority(authority)
         if target is None:
             return self._refuse(400, BAD_AUTHORITY, authority=authority)
@@ -169,7 +185,7 @@ class InboundPeer:
             source=self._source,
             port=port,
             serving=self._serving,
-            call=replace(self._call, destination_ip=address),
+            call=replace(self._call, destination_ip=address, remote_ip=caller[0] if caller else None),
         )
 
     def _refuse(self, status: int, code: str, *, authority: str) -> Refusal:
@@ -178,7 +194,17 @@ class InboundPeer:
         return self._inbound.admission.refuse(self._source, request, refusal, authority=authority[:MAX_SHOWN])
 
 
-def _peer_address(sock: socket.socket) -> tuple[str, int] | None:
+def _origin(admitted: Admitted, caller: tuple[str, int] | None) -> Origin | None:
+    request = admitted.request
+    if caller is None and request.source_ip is not None:
+        # The port that the tunnel comes from is no caller's.
+        caller = request.source_ip, 0
+    if caller is None or request.destination_ip is None:
+        return None
+    return Origin(caller, (request.destination_ip, request.port), host=request.source_ip)
+
+
+def peer_address(sock: socket.socket) -> tuple[str, int] | None:
     """Give where a connection comes from; None when it has ended already."""
     try:
         host, port = sock.getpeername()[:2]

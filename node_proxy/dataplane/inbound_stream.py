@@ -10,14 +10,15 @@ import trio
 from node_proxy.dataplane import telemetry
 from node_proxy.dataplane.admission import Admission
 from node_proxy.dataplane.context import WorkerContext
+from node_proxy.dataplane.decisions import identity_text
 from node_proxy.dataplane.open_streams import Admitted
 from node_proxy.dataplane.reason import DIAL_FAILED, Reason, render_reason
 from node_proxy.dataplane.relay import StreamRelay
 from node_proxy.dataplane.socket_side import SocketSide
+from node_proxy.dataplane.workload_dial import Origin, WorkloadDial
 from node_proxy.errors import DialError
 from node_proxy.tunnel.connection import TunnelConnection
 from node_proxy.tunnel.http2 import CANCEL
-from node_proxy.tunnel.sockets import finish_connect, start_connect
 
 # A workload on loopback answers at once; one on another address of this host within a round trip.
 DIAL_TIMEOUT = 5.0
@@ -36,12 +37,20 @@ class Host(Protocol):
 class InboundStream:
     """Dials the admitted workload, answers 200 or 503, and hands over to a relay."""
 
-    def __init__(self, host: Host, tunnel: TunnelConnection, stream_id: int, admitted: Admitted) -> None:
+    def __init__(
+        self,
+        host: Host,
+        tunnel: TunnelConnection,
+        stream_id: int,
+        admitted: Admitted,
+        origin: Origin | None = None,
+    ) -> None:
         self._host = host
         self._tunnel = tunnel
         self._stream_id = stream_id
         self._admitted = admitted
-        self._numbers = host.context.telemetry.connections("inbound", admitted.local.workload.name)
+        self._dial = WorkloadDial(host.context, admitted, origin)
+        self._numbers = host.context.telemetry.inbound(admitted.local.workload.name, security=telemetry.MTLS)
         self._early = bytearray()
         self._ended = False
         self._gone = False
@@ -52,9 +61,8 @@ class InboundStream:
 
     def dial(self) -> None:
         """Connect to the workload; on loopback the connection mostly stands at once."""
-        workload, port = self._admitted.local.workload, self._admitted.port
         try:
-            sock, connected = start_connect(workload.dial, port, mark=self._host.context.mark)
+            sock, connected = self._dial.start()
         except DialError as error:
             self._refuse(error)
             return
@@ -72,12 +80,8 @@ class InboundStream:
             self.on_reset(CANCEL)
 
     async def _finish_dial(self, sock: socket.socket) -> None:
-        workload, port = self._admitted.local.workload, self._admitted.port
         try:
-            with trio.fail_after(DIAL_TIMEOUT):
-                await finish_connect(sock, workload.dial, port)
-        except trio.TooSlowError:
-            self._refuse(DialError(workload.dial, port, f"no answer within {DIAL_TIMEOUT:.0f} s"))
+            await self._dial.finish(sock, timeout=DIAL_TIMEOUT)
         except DialError as error:
             self._refuse(error)
         else:
@@ -94,7 +98,7 @@ class InboundStream:
             reason=DIAL_FAILED,
             id=admitted.decision,
             detail=str(error),
-            source=str(admitted.source),
+            source=identity_text(admitted.source),
             destination=workload,
             port=admitted.port,
         )
@@ -137,7 +141,7 @@ class InboundStream:
         context.log.info(
             "connection closed",
             side="inbound",
-            source=str(admitted.source),
+            source=identity_text(admitted.source),
             destination=admitted.local.workload.name,
             identity=admitted.local.workload.identity,
             port=admitted.port,

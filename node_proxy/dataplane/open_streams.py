@@ -12,6 +12,7 @@ import trio
 
 from node_proxy.dataplane import telemetry
 from node_proxy.dataplane.context import WorkerContext
+from node_proxy.dataplane.decisions import identity_text
 from node_proxy.dataplane.tables import LocalPort
 from registry.model.decision import Outcome
 from registry.model.identity import Identity
@@ -23,10 +24,13 @@ CUT = "cut"
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The right to dial a workload: only `Admission.admit` makes one. `decision` is its id."""
+    """The right to dial a workload: only `Admission.admit` makes one. `decision` is its id.
+
+    `source` is None when the caller has proven nothing.
+    """
 
     permit: Permit
-    source: Identity
+    source: Identity | None
     local: LocalPort
     request: AuthRequest
     decision: str
@@ -160,7 +164,7 @@ class OpenStreams:
             side="destination",
             reason=CUT,
             policy=sentence.policy,
-            source=str(stream.admitted.source),
+            source=identity_text(stream.admitted.source),
             destination=workload,
         )
         self._log("stream cut", stream, sentence)
@@ -173,7 +177,8 @@ class OpenStreams:
             reason=sentence.reason,
             policy=sentence.policy,
             id=sentence.decision,
-            source=str(admitted.source),
+            source=identity_text(admitted.source),
+            source_ip=admitted.request.source_ip,
             destination=admitted.local.workload.name,
             port=admitted.port,
             grace_seconds=round(max(0.0, sentence.due - self._context.clock()), 3),

@@ -15,18 +15,22 @@ from node_proxy.dataplane.balancer import Balancer
 from node_proxy.dataplane.callers import UnknownCaller
 from node_proxy.dataplane.context import WorkerContext
 from node_proxy.dataplane.dialler import TunnelDialler
+from node_proxy.dataplane.handshake import Refused
 from node_proxy.dataplane.outbound_connection import (
     Caller,
     OutboundConnection,
     OutboundShared,
     caller_fields,
 )
-from node_proxy.dataplane.socket_side import abort_socket
+from node_proxy.dataplane.reason import Reason
 from node_proxy.dataplane.tables import Route
+from node_proxy.dataplane.way import PLAIN, Way
 from node_proxy.tunnel.pool import MAX_AGE, TunnelPool
 
 # Tunnels opened together, as after a restart, must not end together.
 AGE_JITTER = (0.8, 1.0)
+UNKNOWN_DESTINATION = Reason("unknown_destination")
+UNKNOWN_CALLER = Reason("unknown_caller")
 
 
 class Outbound:
@@ -54,23 +58,35 @@ class Outbound:
         return self.shared.open_connections
 
     def connected(
-        self, sock: socket.socket, route: Route | None, caller: Caller | UnknownCaller, target: str
+        self,
+        sock: socket.socket,
+        route: Route | None,
+        caller: Caller | UnknownCaller,
+        target: str,
+        way: Way = PLAIN,
     ) -> None:
         """Take a tuned connection to `route`; refuse it without a route, or of a caller not to be served."""
-        if route is None or isinstance(caller, UnknownCaller):
-            reason = "unknown_destination" if route is None else "unknown_caller"
-            self._context.telemetry.add(telemetry.STREAMS_REFUSED, reason=reason, workload="")
-            self._context.log.warning(
-                "stream refused",
-                side="source",
-                reason=reason,
-                destination=target,
-                source=caller.text if isinstance(caller, Caller) else None,
-                **caller_fields(caller.process),
-            )
-            abort_socket(sock)
-            return
-        OutboundConnection(self.shared, sock, route, caller).start()
+        if route is None:
+            self.refuse(sock, UNKNOWN_DESTINATION, caller, target, way)
+        elif isinstance(caller, UnknownCaller):
+            self.refuse(sock, UNKNOWN_CALLER, caller, target, way)
+        else:
+            OutboundConnection(self.shared, sock, route, caller, way).start()
+
+    def refuse(
+        self, sock: socket.socket, reason: Reason, caller: Caller | UnknownCaller, target: str, way: Way
+    ) -> None:
+        """Refuse a connection that leads nowhere, or of a caller not to be served."""
+        self._context.telemetry.add(telemetry.STREAMS_REFUSED, reason=reason.code, workload="")
+        self._context.log.warning(
+            "stream refused",
+            side="source",
+            reason=reason.code,
+            destination=target,
+            source=caller.text if isinstance(caller, Caller) else None,
+            **caller_fields(caller.process),
+        )
+        way.refused(sock, Refused.DENIED if reason is UNKNOWN_CALLER else Refused.UNKNOWN, reason)
 
     def retire_tunnels(self) -> None:
         """Use new credentials from now on; streams in present tunnels go on."""

@@ -7,29 +7,34 @@ on another endpoint without harm.
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TypeVarTuple
 
 import trio
 
+from node_proxy.address import canonical
 from node_proxy.dataplane import telemetry
 from node_proxy.dataplane.admission import Admission, Call, Refusal
 from node_proxy.dataplane.answers import AnswerDeadlines
 from node_proxy.dataplane.balancer import Balancer
 from node_proxy.dataplane.context import WorkerContext
+from node_proxy.dataplane.forwarded import FORWARDED_HEADER, render_forwarded
+from node_proxy.dataplane.handshake import Refused
 from node_proxy.dataplane.local_relay import LocalRelay
 from node_proxy.dataplane.open_streams import Admitted, OpenStream
 from node_proxy.dataplane.reason import DENIED, MAX_SHOWN, OTHER, Reason, parse_reason
 from node_proxy.dataplane.relay import StreamRelay
-from node_proxy.dataplane.socket_side import SocketSide, abort_socket
+from node_proxy.dataplane.socket_side import SocketSide
 from node_proxy.dataplane.tables import Route, Tables
-from node_proxy.errors import DialError, LocalProtocolError, NodeProxyError, NoEndpoint
+from node_proxy.dataplane.way import PLAIN, Way
+from node_proxy.dataplane.workload_dial import Origin, WorkloadDial
+from node_proxy.errors import DialError, HandshakeError, LocalProtocolError, NodeProxyError, NoEndpoint
 from node_proxy.owners import Process
 from node_proxy.snapshot import Endpoint
 from node_proxy.tunnel.connection import TunnelConnection
 from node_proxy.tunnel.handlers import TUNNEL_CLOSED
 from node_proxy.tunnel.http2 import CANCEL, REFUSED_STREAM
 from node_proxy.tunnel.pool import TunnelKey, TunnelPool
-from node_proxy.tunnel.sockets import connect
 from registry.model.identity import Identity, parse_identity
 
 # Three endpoints that fail in a row are a fault that a fourth will hardly mend, and the caller waits.
@@ -85,15 +90,20 @@ class OutboundShared:
 class OutboundConnection:
     """From accept to the last byte; a stream handler while it waits for the peer's answer."""
 
-    def __init__(self, shared: OutboundShared, sock: socket.socket, route: Route, caller: Caller) -> None:
+    def __init__(
+        self, shared: OutboundShared, sock: socket.socket, route: Route, caller: Caller, way: Way = PLAIN
+    ) -> None:
         self._shared = shared
         self._sock = sock
+        self._way = way
         self._route = route
         self._caller = caller
-        self._numbers = shared.context.telemetry.connections("outbound", route.service)
+        self._numbers = shared.context.telemetry.outbound(route.service)
         self._attempts = 0
         self._tried: set[Endpoint] = set()
         self._failures: list[str] = []
+        # Whether the last attempt failed for want of an answer.
+        self._late = False
         self._endpoint: Endpoint | None = None
         self._tunnel: TunnelConnection | None = None
         self._stream_id = 0
@@ -109,7 +119,7 @@ class OutboundConnection:
         """Give up on a peer that did not answer."""
         if self._tunnel is not None:
             self._tunnel.reset_stream(self._stream_id, CANCEL)
-            self._attempt_failed("no answer in time", eject=True)
+            self._attempt_failed("no answer in time", eject=True, late=True)
 
     def _start(self, task: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
         self._shared.nursery.start_soon(self._contain, task, *args)
@@ -158,21 +168,27 @@ class OutboundConnection:
         try:
             tunnel = await self._shared.pool.get(key)
         except NodeProxyError as error:
-            self._attempt_failed(str(error), eject=True)
+            late = isinstance(error, HandshakeError) and error.reason == "timeout"
+            self._attempt_failed(str(error), eject=True, late=late)
         else:
             self._ask(tunnel, endpoint)
 
     def _ask(self, tunnel: TunnelConnection, endpoint: Endpoint) -> None:
         self._tunnel = tunnel
         self._shared.answers.begin(self)
-        stream_id = tunnel.open_stream(endpoint.at, self)
+        address = _routable_address(self._sock)
+        headers = ((FORWARDED_HEADER, render_forwarded(*address)),) if address else ()
+        stream_id = tunnel.open_stream(endpoint.at, self, headers)
         if self._tunnel is tunnel:
             # Else the tunnel broke under the request, and the next attempt is under way already.
             self._stream_id = stream_id
 
-    def _attempt_failed(self, why: str, *, eject: bool = False, again: bool = False) -> None:
+    def _attempt_failed(
+        self, why: str, *, eject: bool = False, again: bool = False, late: bool = False
+    ) -> None:
         """Go on to another endpoint; the same one may be tried once more if `again`."""
         endpoint = self._drop_endpoint()
+        self._late = late
         self._shared.answers.end(self)
         self._tunnel = None
         self._failures.append(f"{endpoint.workload} at {endpoint.at}: {why}")
@@ -207,8 +223,15 @@ class OutboundConnection:
             destination=f"{route.service}:{route.port}",
             **caller_fields(self._caller.process),
         )
-        abort_socket(self._sock)
+        self._way.refused(self._sock, self._why(reason), reason)
         self._count_closed(telemetry.Traffic(), "refused")
+
+    def _why(self, reason: Reason) -> Refused:
+        if reason.code == DENIED:
+            return Refused.DENIED
+        if reason is BROKEN:
+            return Refused.FAILED
+        return Refused.LATE if self._late else Refused.UNREACHABLE
 
     # The peer's answer.
 
@@ -229,6 +252,7 @@ class OutboundConnection:
             on_closed=self._relay_closed,
         )
         tunnel.set_handler(self._stream_id, relay)
+        self._way.granted(self._sock)
         relay.start()
 
     def on_refused(self, status: int, reason: str) -> None:
@@ -291,9 +315,12 @@ class OutboundConnection:
 
     async def _dial_locally(self, endpoint: Endpoint, admitted: Admitted, tables: Tables) -> None:
         context = self._shared.context
-        workload = admitted.local.workload
+        # On loopback it has no address that would tell a workload anything; that of its host does.
+        source = _routable_address(self._sock) or (endpoint.address, 0)
+        origin = Origin(source, (endpoint.address, admitted.port), host=endpoint.address)
+        dial = WorkloadDial(context, admitted, origin)
         try:
-            sock = await connect(workload.dial, admitted.port, timeout=LOCAL_DIAL_TIMEOUT, mark=context.mark)
+            sock = await dial.complete(timeout=LOCAL_DIAL_TIMEOUT)
         except DialError as error:
             self._attempt_failed(str(error), eject=True)
             return
@@ -311,6 +338,7 @@ class OutboundConnection:
             on_closed=lambda relay, outcome: self._local_closed(relay, outcome, stream),
         )
         stream = self._shared.admission.streams.opened(admitted, relay.cut)
+        self._way.granted(self._sock)
         relay.start()
 
     def _local_closed(self, relay: LocalRelay, outcome: str, stream: OpenStream) -> None:
@@ -354,3 +382,16 @@ class OutboundConnection:
         self._shared.balancer.load(endpoint, -1)
         self._endpoint = None
         return endpoint
+
+
+def _routable_address(caller: socket.socket) -> tuple[str, int] | None:
+    """Give the address and port of a caller's socket; None where it has none that leads to it."""
+    try:
+        name = caller.getpeername()
+    except OSError:
+        return None
+    if not isinstance(name, tuple):
+        # A Unix socket.
+        return None
+    address = canonical(name[0])
+    return None if ip_address(address).is_loopback else (address, name[1])

@@ -7,6 +7,7 @@ from node_proxy.dataplane import conntrack, sock_diag, telemetry
 from node_proxy.dataplane.cgroups import Cgroups
 from node_proxy.dataplane.context import WorkerContext
 from node_proxy.dataplane.netlink import NetlinkSocket
+from node_proxy.dataplane.peer_credentials import peer_process
 from node_proxy.dataplane.sock_diag import CLOSE_WAIT, ESTABLISHED, Flow, MalformedAnswer, SocketOwner
 from node_proxy.owners import Process
 
@@ -31,6 +32,8 @@ class OwnerLookup:
             accepted: our end of the connection.
             redirected: whether it was meant for another destination.
         """
+        if accepted.family == socket.AF_UNIX:
+            return self._peer(accepted)
         try:
             owner = self._owner(accepted, redirected=redirected)
         except (OSError, MalformedAnswer) as error:
@@ -54,6 +57,11 @@ class OwnerLookup:
         """Close the netlink sockets."""
         self._sockets.close()
         self._connections.close()
+
+    def _peer(self, accepted: socket.socket) -> Process:
+        process = peer_process(accepted)
+        self._count("found" if process.cgroup is not None else "cgroup_unknown")
+        return process
 
     def _owner(self, accepted: socket.socket, *, redirected: bool) -> SocketOwner | None:
         flow = flow_of(accepted)

@@ -15,6 +15,9 @@ NO_WORKLOAD = "no_workload"
 DIAL_FAILED = "dial_failed"
 BAD_AUTHORITY = "bad_authority"
 NOT_THIS_HOST = "not_this_host"
+# To callers that come past the mesh, who get a reset and no header.
+PLAINTEXT_REFUSED = "plaintext"
+NOT_REDIRECTED = "not_redirected"
 # The code that stands for whatever a peer says that is none of ours.
 OTHER = "refused"
 CODES = frozenset({DENIED, NO_WORKLOAD, DIAL_FAILED, BAD_AUTHORITY, NOT_THIS_HOST})

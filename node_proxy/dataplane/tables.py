@@ -1,8 +1,10 @@
 """The Snapshot turned into what the byte path looks up: one immutable value, replaced as a whole. Pure."""
 
+from collections import Counter
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
+from node_proxy.dataplane.external_table import ExternalTable
 from node_proxy.owners import OwnerTable
 from node_proxy.snapshot import Endpoint, LocalWorkload, Snapshot
 from registry.model.resource import ROOT_NAMESPACE
@@ -37,14 +39,19 @@ class Tables:
         self.owners = OwnerTable(snapshot.local)
         self.enforcement_grace = snapshot.enforcement_grace
         self.addresses = frozenset(str(ip_address(address)) for address in snapshot.addresses)
+        self._nodes = {node: str(ip_address(address)) for node, address in snapshot.nodes.items()}
+        self._claims = Counter(self._nodes.values())
         self._by_name: dict[tuple[str, int], Route] = {}
         self._by_vip: dict[tuple[str, int], Route] = {}
+        self._by_endpoint: dict[tuple[str, int], Route] | None = None
         for service in snapshot.services:
             for view in service.ports:
                 route = Route(service.name, view.port, view.endpoints)
                 self._by_name[service.name, view.port] = route
                 for vip in service.vips:
                     self._by_vip[str(ip_address(vip)), view.port] = route
+        self.externals = ExternalTable(snapshot.externals)
+        self._vip_ranges = tuple(ip_network(text) for text in snapshot.vip_ranges)
         self.policies: MeshPolicies = MeshPolicies(
             snapshot.policies,
             trust_domain=snapshot.trust_domain,
@@ -68,9 +75,35 @@ class Tables:
         """Find a service port by a virtual IP in canonical text."""
         return self._by_vip.get((address, port))
 
+    def by_endpoint(self, address: str, port: int) -> Route | None:
+        """Find a service port by the address of one endpoint, in canonical text; it leads there alone."""
+        if self._by_endpoint is None:
+            # Few hosts ever ask, and it is as large as the mesh.
+            self._by_endpoint = {}
+            for route in self._by_name.values():
+                for each in route.endpoints:
+                    alone = Route(route.service, route.port, (each,))
+                    self._by_endpoint.setdefault((str(ip_address(each.address)), each.port), alone)
+        return self._by_endpoint.get((address, port))
+
+    def is_virtual(self, address: str) -> bool:
+        """Whether an address, in canonical text, is of the mesh's making: nothing is ever dialled there."""
+        ip = ip_address(address)
+        return any(ip in network for network in self._vip_ranges)
+
     def local(self, port: int) -> LocalPort | None:
         """Find the registered workload of this host that listens on `port`."""
         return self._local.get(port)
+
+    def is_address_of(self, node: str, address: str) -> bool:
+        """Whether a node may say that a caller of its has `address`, in canonical text: its record's.
+
+        The record is that node's own word, so an address that another node claims too, or that is this
+        host's, is nobody's to speak from.
+        """
+        return (
+            self._nodes.get(node) == address and self._claims[address] == 1 and address not in self.addresses
+        )
 
     def _policies_of(self, snapshot: Snapshot, workload: LocalWorkload) -> WorkloadPolicies:
         closed = snapshot.closed_namespaces

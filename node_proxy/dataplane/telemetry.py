@@ -32,6 +32,10 @@ LIMIT_REACHED = "nodemesh_limit_reached_total"
 OWNER_LOOKUPS = "nodemesh_owner_lookups_total"
 CALLERS = "nodemesh_callers_total"
 
+# How a connection came to this host.
+MTLS = "mtls"
+PLAINTEXT = "plaintext"
+
 # Sets of labels that the denials of one worker are counted under. Each is a line of some 250 bytes in every
 # scrape and a series in Prometheus, and who is denied is for the callers to choose, within the identities
 # that the mesh has given out: the rest is counted together, and the decision log tells them apart.
@@ -75,9 +79,8 @@ class ConnectionNumbers:
         self.sent += traffic.sent
         self.received += traffic.received
 
-    def samples(self, side: str, workload: str) -> Iterator[Sample]:
+    def samples(self, labels: Labels) -> Iterator[Sample]:
         """Give the numbers under their names."""
-        labels = (("side", side), ("workload", workload))
         ended = {"done": self.done, "refused": self.refused, "cut": self.cut}
         yield Sample(name=CONNECTIONS_OPENED, labels=labels, value=self.opened)
         yield Sample(name=CONNECTIONS_OPEN, labels=labels, value=self.opened - sum(ended.values()))
@@ -92,7 +95,7 @@ class Telemetry:
 
     def __init__(self) -> None:
         self._values: dict[tuple[str, Labels], float] = defaultdict(float)
-        self._connections: dict[tuple[str, str], ConnectionNumbers] = {}
+        self._connections: dict[Labels, ConnectionNumbers] = {}
         self._denials: dict[Labels, float] = {}
 
     def add(self, name: str, amount: float = 1, /, **labels: str) -> None:
@@ -110,12 +113,22 @@ class Telemetry:
         """Set a gauge, or a counter that is kept elsewhere."""
         self._values[name, tuple(sorted(labels.items()))] = value
 
-    def connections(self, side: str, workload: str) -> ConnectionNumbers:
-        """Give the numbers of the connections of one workload or service, ``inbound`` or ``outbound``."""
-        key = (side, workload)
-        numbers = self._connections.get(key)
+    def inbound(self, workload: str, *, security: str) -> ConnectionNumbers:
+        """Give the numbers of the connections to a workload that came by ``mtls`` or in ``plaintext``."""
+        return self._numbers((("security", security), ("side", "inbound"), ("workload", workload)))
+
+    def outbound(self, service: str) -> ConnectionNumbers:
+        """Give the numbers of the connections of this host's workloads to a service."""
+        return self._numbers((("side", "outbound"), ("workload", service)))
+
+    def leaving(self, side: str, service: str) -> ConnectionNumbers:
+        """Give the numbers of what leaves the mesh from here: ``external`` services, or ``passthrough``."""
+        return self._numbers((("side", side), ("workload", service)))
+
+    def _numbers(self, labels: Labels) -> ConnectionNumbers:
+        numbers = self._connections.get(labels)
         if numbers is None:
-            numbers = self._connections[key] = ConnectionNumbers()
+            numbers = self._connections[labels] = ConnectionNumbers()
         return numbers
 
     def report(self) -> Report:
@@ -132,8 +145,8 @@ class Telemetry:
                 ),
                 *(
                     sample
-                    for (side, workload), numbers in self._connections.items()
-                    for sample in numbers.samples(side, workload)
+                    for labels, numbers in self._connections.items()
+                    for sample in numbers.samples(labels)
                 ),
             )
         )

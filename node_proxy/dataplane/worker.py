@@ -24,7 +24,9 @@ from node_proxy.control import (
     CredentialsUpdate,
     Decisions,
     Drain,
+    ExplicitListener,
     FromWorker,
+    ListenerKind,
     Ready,
     SnapshotUpdate,
     ToWorker,
@@ -36,10 +38,21 @@ from node_proxy.dataplane.admission import Admission
 from node_proxy.dataplane.callers import Callers, UnknownCaller
 from node_proxy.dataplane.cgroups import Cgroups
 from node_proxy.dataplane.context import Enforced, WorkerContext
+from node_proxy.dataplane.destination import Destination
+from node_proxy.dataplane.direct import Direct
+from node_proxy.dataplane.handshake import Handshake
+from node_proxy.dataplane.http_connect import HttpConnect
 from node_proxy.dataplane.inbound import Inbound
 from node_proxy.dataplane.outbound import Outbound
+from node_proxy.dataplane.outbound_connection import Caller
 from node_proxy.dataplane.owner_lookup import OwnerLookup
+from node_proxy.dataplane.passthrough import Passage
+from node_proxy.dataplane.plaintext import Plaintext
+from node_proxy.dataplane.proxy_way import ProxyWay
+from node_proxy.dataplane.router import MeshNames, Router
+from node_proxy.dataplane.socks5 import Socks5
 from node_proxy.dataplane.tables import Tables
+from node_proxy.dataplane.way import Way
 from node_proxy.errors import LocalProtocolError
 from node_proxy.logs import configure_logging
 from node_proxy.shares import Kind, Share, Shares
@@ -78,6 +91,11 @@ class Worker:
             self._admission = Admission(context)
             self._inbound = Inbound(context, nursery, self._admission)
             self._outbound = Outbound(context, nursery, self._admission)
+            self._plaintext = Plaintext(context, nursery, self._admission)
+            self._nursery = nursery
+            self._direct = Direct(context, nursery)
+            self._router = self._make_router(self._direct)
+            self._ways: list[ProxyWay] = []
             self._shares = self._find_shares()
             cgroups = Cgroups(context.clock, lambda: context.enforced.tables.owners.rules)
             self._callers = Callers(
@@ -142,7 +160,7 @@ class Worker:
             return {}
         shares = Shares(place.shares_fd, place.workers)
         counts: dict[Kind, Callable[[], int]] = {
-            Kind.CALLERS: lambda: self._outbound.open_connections,
+            Kind.CALLERS: lambda: self._callers_open + self._plaintext.open_connections,
             Kind.TUNNELS: lambda: self._inbound.tunnels,
         }
         return {kind: Share(shares, place.index, kind, count) for kind, count in counts.items()}
@@ -152,18 +170,48 @@ class Worker:
         config = self._config
         for fd in config.tunnel_fds:
             yield fd, self._inbound.accepted, Kind.TUNNELS
+        for fd in config.plaintext_fds:
+            yield fd, self._plaintext.accepted, Kind.CALLERS
         for fd in config.captured_fds:
             yield fd, self._captured, Kind.CALLERS
         for listener in config.listeners:
-            take = partial(self._explicit, listener.service, listener.port, listener.workload)
-            yield listener.fd, take, Kind.CALLERS
+            yield listener.fd, self._explicit_way(listener), Kind.CALLERS
 
     def _captured(self, sock: socket.socket) -> None:
         target = original_destination(sock)
-        route = self._context.enforced.tables.by_vip(*target) if target else None
+        lead = self._router.find(Destination(*target)) if target else None
         # Without a destination it does not matter who called.
-        caller = self._callers.captured(sock) if route else UnknownCaller()
-        self._outbound.connected(sock, route, caller, f"{target[0]} port {target[1]}" if target else "")
+        caller = self._callers.captured(sock) if lead else UnknownCaller()
+        self._router.connected(sock, lead, caller, f"{target[0]} port {target[1]}" if target else "")
+
+    def _explicit_way(self, listener: ExplicitListener) -> Take:
+        match listener.kind:
+            case ListenerKind.SERVICE:
+                return partial(self._explicit, listener.service, listener.port, listener.workload)
+            case ListenerKind.SOCKS5:
+                protocol: Callable[[], Handshake] = Socks5
+            case ListenerKind.HTTP_CONNECT:
+                protocol = HttpConnect
+        way = ProxyWay(
+            self._context,
+            self._nursery,
+            protocol=protocol,
+            find_caller=partial(self._callers.explicit, speaks_for=listener.workload),
+            lead=self._proxied,
+        )
+        self._ways.append(way)
+        return way.accepted
+
+    def _proxied(
+        self, sock: socket.socket, destination: Destination, caller: Caller | UnknownCaller, way: Way
+    ) -> None:
+        self._router.connected(sock, self._router.find(destination), caller, str(destination), way)
+
+    def _make_router(self, direct: Direct) -> Router:
+        outside = self._config.outside
+        passage = Passage(self._context, frozenset(outside.own_ports)) if outside.passthrough else None
+        names = MeshNames(outside.domain, outside.namespace)
+        return Router(self._context, outbound=self._outbound, direct=direct, names=names, passage=passage)
 
     def _explicit(self, service: str, port: int, speaks_for: str | None, sock: socket.socket) -> None:
         route = self._context.enforced.tables.by_name(service, port)
@@ -186,6 +234,7 @@ class Worker:
             case SnapshotUpdate(snapshot=snapshot):
                 self._context.enforced.tables = Tables(snapshot, self._context.enforced.tables)
                 self._admission.streams.judge_again()
+                self._direct.judge_again()
             case CredentialsUpdate():
                 self._take_credentials(message)
             case Drain(deadline=deadline):
@@ -256,14 +305,25 @@ class Worker:
         self._inbound.drain()
         with trio.move_on_after(self._drain_deadline):
             # The counts change inside the reactor's calls, a thousand times a second under load.
-            while self._inbound.open_streams or self._outbound.open_connections:  # noqa: ASYNC110
+            while self._open_connections:  # noqa: ASYNC110
                 await trio.sleep(DRAIN_CHECK_INTERVAL)
         await self._tell_decisions()
         self._context.log.info(
             "worker stopped",
             cut_inbound=self._inbound.open_streams,
-            cut_outbound=self._outbound.open_connections,
+            cut_outbound=self._callers_open,
+            cut_plaintext=self._plaintext.open_connections,
         )
+
+    @property
+    def _open_connections(self) -> int:
+        inbound = self._inbound.open_streams + self._plaintext.open_connections
+        return inbound + self._callers_open
+
+    @property
+    def _callers_open(self) -> int:
+        shaking = sum(way.handshakes for way in self._ways)
+        return self._outbound.open_connections + self._direct.open_connections + shaking
 
 
 def _utc_now() -> datetime:

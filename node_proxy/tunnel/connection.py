@@ -8,7 +8,7 @@ Only `keep_alive` is a task, one for each tunnel.
 import select
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -139,9 +139,11 @@ class TunnelConnection:
         """Whether `open_stream` would succeed."""
         return self.closed is None and self.protocol.has_capacity
 
-    def open_stream(self, authority: str, handler: StreamHandler) -> int:
+    def open_stream(
+        self, authority: str, handler: StreamHandler, headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> int:
         """Ask the peer to connect to `authority`; the answer comes to `handler`. Needs `has_capacity`."""
-        stream_id = self.protocol.open_stream(authority)
+        stream_id = self.protocol.open_stream(authority, headers)
         self._handlers[stream_id] = handler
         self.last_used = self._clock()
         self._send_control()

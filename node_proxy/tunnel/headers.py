@@ -36,6 +36,8 @@ _ONE_BYTE_LENGTH = 127
 
 _METHOD_FIELD = (b":method", b"CONNECT")
 _ACCEPTED: Fields = ((b":status", b"200"),)
+# What `write_request` writes in fact: longer blocks are hpack's, which knows the limit of a list of headers.
+_MAX_WRITTEN = 512
 
 _REQUEST_PSEUDO = frozenset({b":method", b":authority", b":scheme", b":path", b":protocol"})
 _ANSWER_PSEUDO = frozenset({b":status"})
@@ -97,8 +99,8 @@ class HeaderReader:
         """
         if block == _STATUS_200:
             return _ACCEPTED
-        if authority := _plain_connect(block):
-            return (_METHOD_FIELD, (b":authority", authority))
+        if fields := _written_request(block):
+            return fields
         try:
             return [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
         except hpack.exceptions.OversizedHeaderListError as error:
@@ -109,13 +111,27 @@ class HeaderReader:
             ) from error
 
 
-def _plain_connect(block: bytes) -> bytes:
-    """Give the authority of a block that `write_request` could have written, else nothing."""
-    start = len(_CONNECT) + 1
-    if len(block) <= start or not block.startswith(_CONNECT):
-        return b""
-    length = block[start - 1]
-    return block[start:] if length < _ONE_BYTE_LENGTH and len(block) == start + length else b""
+def _written_request(block: bytes) -> Fields:
+    """Give the fields of a block that `write_request` could have written, else nothing."""
+    end = len(block)
+    if end > _MAX_WRITTEN or not block.startswith(_CONNECT):
+        return ()
+    position = len(_CONNECT)
+    # The authority, then names and values in turn.
+    strings: list[bytes] = []
+    while position < end and block[position] < _ONE_BYTE_LENGTH:
+        start = position + 1
+        position = start + block[position]
+        strings.append(block[start:position])
+        if position == end and strings[0] and len(strings) % 2:
+            fields = [_METHOD_FIELD, (b":authority", strings[0])]
+            fields += zip(strings[1::2], strings[2::2], strict=True)
+            return fields
+        if len(strings) % 2:
+            if block[position : position + 1] != _NEW_NAME:
+                return ()
+            position += 1
+    return ()
 
 
 @dataclass(frozen=True, slots=True)

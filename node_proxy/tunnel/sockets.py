@@ -13,6 +13,10 @@ KEEPALIVE_IDLE = 60
 KEEPALIVE_INTERVAL = 10
 KEEPALIVE_COUNT = 5
 
+# linux/in6.h; Python names neither this nor, before 3.14, the one for IPv4.
+_IP_TRANSPARENT = 19
+_IPV6_TRANSPARENT = 75
+
 
 def tune(sock: socket.socket) -> None:
     """Make a TCP socket fit for the byte path; what a listening one accepts inherits all but not blocking."""
@@ -24,10 +28,14 @@ def tune(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_COUNT)
 
 
-def start_connect(address: str, port: int, *, mark: int = 0) -> tuple[socket.socket, bool]:
+def start_connect(
+    address: str, port: int, *, mark: int = 0, source: tuple[str, int] | None = None
+) -> tuple[socket.socket, bool]:
     """Begin to connect; gives the socket and whether it is connected already.
 
-    `mark` (SO_MARK) keeps the proxy's own traffic out of its own capture; 0 sets none.
+    `mark` (SO_MARK) keeps the proxy's own traffic out of its own capture; 0 sets none. `source` is an address
+    and port to connect from, of the same family, which need not be this host's: that takes CAP_NET_ADMIN, and
+    answers come back only where `node_proxy.agent.source_routing` is in force.
 
     Raises:
         DialError: refused at once, or not an address.
@@ -38,17 +46,29 @@ def start_connect(address: str, port: int, *, mark: int = 0) -> tuple[socket.soc
         tune(sock)
         if mark:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        if source is not None:
+            _connect_from(sock, family, source)
         result = sock.connect_ex((address, port))
         if result == errno.EINPROGRESS:
             # On loopback the handshake is over by now: to ask again costs less than a task that waits.
             result = sock.connect_ex((address, port))
     except OSError as error:
         sock.close()
-        raise DialError(address, port, str(error)) from error
+        raise DialError(address, port, str(error), code=error.errno or 0) from error
     if result in (0, errno.EINPROGRESS, errno.EALREADY):
         return sock, result == 0
     sock.close()
-    raise DialError(address, port, os.strerror(result))
+    raise DialError(address, port, os.strerror(result), code=result)
+
+
+def _connect_from(sock: socket.socket, family: socket.AddressFamily, source: tuple[str, int]) -> None:
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
+    # One port may lead to several workloads at once: connect then refuses what is not unique.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(source)
 
 
 async def finish_connect(sock: socket.socket, address: str, port: int) -> None:
@@ -64,7 +84,7 @@ async def finish_connect(sock: socket.socket, address: str, port: int) -> None:
         raise
     if failure := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
         sock.close()
-        raise DialError(address, port, os.strerror(failure))
+        raise DialError(address, port, os.strerror(failure), code=failure)
 
 
 async def connect(address: str, port: int, *, timeout: float, mark: int = 0) -> socket.socket:

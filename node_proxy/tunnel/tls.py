@@ -225,18 +225,31 @@ async def accept_tls(sock: socket.socket, context: ssl.SSLContext) -> TlsStream:
 
 
 async def _handshake(tls: TlsStream) -> TlsStream:
+    await shake_hands(tls)
+    try:
+        _require_http2(tls)
+    except HandshakeError:
+        tls.close()
+        raise
+    return tls
+
+
+async def shake_hands(tls: TlsStream) -> None:
+    """Do a handshake, for whatever is spoken behind it.
+
+    Raises:
+        HandshakeError: TLS failed. The socket is closed, as it is on cancellation.
+    """
     try:
         scratch = memoryview(bytearray(HANDSHAKE_READ))
         while not await _shake(tls):
             await _receive(tls, scratch)
-        _require_http2(tls)
     except OSError as error:
         tls.close()
         raise handshake_error(error) from error
     except BaseException:
         tls.close()
         raise
-    return tls
 
 
 async def _shake(tls: TlsStream) -> bool:

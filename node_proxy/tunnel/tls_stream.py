@@ -7,6 +7,7 @@ memory. That is a quarter less CPU for bulk data, for one more copy.
 
 import socket
 import ssl
+from contextlib import suppress
 from typing import Any
 
 # RFC 8446 section 5.2: the payload, its type, the cipher's tag, a header of five bytes.
@@ -145,7 +146,14 @@ class TlsStream:
         """
         if self._unfed and self._incoming.pending < _LARGEST_RECORD:
             self._feed()
-        return self._read(len(view), view)  # type: ignore[return-value]
+        while True:
+            try:
+                return self._read(len(view), view)  # type: ignore[return-value]
+            except ssl.SSLWantReadError:
+                # What was fed held only what TLS has to say, as a session ticket.
+                if not self._unfed:
+                    raise
+                self._feed()
 
     def encrypt(self, data: memoryview) -> bytes:
         """Give `data` as records, behind whatever TLS itself has to say.
@@ -154,6 +162,18 @@ class TlsStream:
             ssl.SSLError: the connection has failed before.
         """
         self._tls.write(data)
+        return self._outgoing.read()
+
+    def end_records(self) -> bytes:
+        """Give the close_notify that says that nothing more will be sent; what the peer sends is still read.
+
+        Read all that was received before: OpenSSL looks for the peer's own, and data instead is an error.
+
+        Raises:
+            ssl.SSLError: the connection has failed before.
+        """
+        with suppress(ssl.SSLWantReadError, ssl.SSLSyscallError):
+            self._tls.unwrap()
         return self._outgoing.read()
 
     def take_output(self) -> bytes:

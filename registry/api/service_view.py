@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from registry.api.bodies import Answer
 from registry.api.fleet import NodeState
 from registry.errors import InvalidResource
+from registry.model.external_service import ExternalService
 from registry.model.identity import InvalidIdentity
 from registry.model.parse import parse_as
 from registry.model.service import Service
@@ -40,7 +41,7 @@ class EndpointAnswer(Answer, frozen=True, kw_only=True):
 
 
 class ServiceAnswer(Answer, frozen=True, kw_only=True):
-    """A service, its judgement and its endpoints."""
+    """A service, its judgement and its endpoints; one outside the mesh has `hosts` instead of endpoints."""
 
     namespace: str
     name: str
@@ -49,7 +50,38 @@ class ServiceAnswer(Answer, frozen=True, kw_only=True):
     vips: tuple[str, ...]
     accepted: bool
     reasons: tuple[str, ...]
-    endpoints: tuple[EndpointAnswer, ...]
+    endpoints: tuple[EndpointAnswer, ...] = ()
+    hosts: tuple[str, ...] = ()
+    kind: str = Service.KIND
+
+
+def describe_external(key: ResourceKey, item: KeyValue, status: KeyValue | None) -> ServiceAnswer:
+    """Put together what is known of the external service at `key`."""
+    vips, accepted, reasons = _judgement(item, status)
+    ports: tuple[PortAnswer, ...] = ()
+    hosts: tuple[str, ...] = ()
+    try:
+        external = parse_as(ExternalService, item.value, where=item.key)
+        hosts = external.spec.hosts
+        ports = tuple(
+            PortAnswer(
+                name=port.name, port=port.number, target_port=port.target, protocol=port.protocol.value
+            )
+            for port in external.spec.ports
+        )
+    except InvalidResource as error:
+        accepted, reasons = False, _with(reasons, error.describe())
+    return ServiceAnswer(
+        namespace=key.namespace,
+        name=key.name,
+        ports=ports,
+        identities=(),
+        vips=vips,
+        accepted=accepted,
+        reasons=reasons,
+        hosts=hosts,
+        kind=ExternalService.KIND,
+    )
 
 
 def describe_service(

@@ -153,7 +153,7 @@ class EndpointView(Answer, frozen=True, kw_only=True):
 
 
 class ServiceView(Answer, frozen=True, kw_only=True):
-    """A service with what the controller says of it and what is behind it."""
+    """A service with what the controller says of it and what is behind it; `hosts` outside the mesh."""
 
     namespace: str
     name: str
@@ -163,6 +163,13 @@ class ServiceView(Answer, frozen=True, kw_only=True):
     vips: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     endpoints: tuple[EndpointView, ...] = ()
+    kind: str = "Service"
+    hosts: tuple[str, ...] = ()
+
+    @property
+    def external(self) -> bool:
+        """Whether it is outside the mesh."""
+        return self.kind == "ExternalService"
 
     @property
     def usable(self) -> int:

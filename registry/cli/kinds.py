@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from registry.model.authorization import AuthorizationPolicy
+from registry.model.external_service import ExternalService
 from registry.model.identity import LABEL
 from registry.model.mesh import Mesh
 from registry.model.parse import OPERATOR_KINDS
@@ -18,6 +19,7 @@ MESH_NAME = "mesh"
 
 _SHORT: dict[str, type[Resource]] = {
     "svc": Service,
+    "es": ExternalService,
     "ap": AuthorizationPolicy,
     "authz": AuthorizationPolicy,
     "pa": PeerAuthentication,

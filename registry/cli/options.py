@@ -46,8 +46,8 @@ def _complete_kind(incomplete: str) -> list[str]:
 
 
 KIND_HELP = (
-    "services (svc), authorizationpolicies (ap, authz), peerauthentications (pa) or mesh; "
-    "any case, also KIND/NAME."
+    "services (svc), externalservices (es), authorizationpolicies (ap, authz), peerauthentications (pa) or "
+    "mesh; any case, also KIND/NAME."
 )
 
 KindArgument = Annotated[

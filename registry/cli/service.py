@@ -4,7 +4,7 @@ import typer
 
 from registry.cli.answers import EndpointView, ServiceView
 from registry.cli.exits import ExitCode
-from registry.cli.kinds import label_of, locate
+from registry.cli.kinds import label_of, locate, parse_kind
 from registry.cli.node import short_identity
 from registry.cli.options import (
     AllNamespacesOption,
@@ -16,7 +16,6 @@ from registry.cli.options import (
 from registry.cli.output import Cell, Column, Format, Tone
 from registry.cli.session import Session, command
 from registry.model.resource import DEFAULT_NAMESPACE
-from registry.model.service import Service
 
 app = typer.Typer(no_args_is_help=True, help="See services, their virtual addresses and endpoints.")
 
@@ -52,7 +51,8 @@ def list_services(
 ) -> ExitCode:
     """List the services: ports, virtual addresses, how many endpoints take traffic.
 
-    ENDPOINTS says usable/known. STATE says whether the mesh accepted the service, and if not why.
+    ENDPOINTS says usable/known, or external for what is outside the mesh. STATE says whether the mesh
+    accepted the service, and if not why.
     """
     said = chosen_namespace(namespace, everywhere=everywhere)
     wanted = None if everywhere else said or DEFAULT_NAMESPACE
@@ -62,7 +62,7 @@ def list_services(
             session.out.data({"items": services}, output)
         case Format.NAME:
             for service in services:
-                session.out.line(label_of(locate(Service, service.namespace, service.name)))
+                session.out.line(label_of(locate(parse_kind(service.kind), service.namespace, service.name)))
         case Format.TABLE | Format.WIDE:
             if not services:
                 session.out.note(
@@ -101,7 +101,7 @@ def get_service(
         case Format.JSON | Format.YAML:
             session.out.data(service, output)
         case Format.NAME:
-            session.out.line(label_of(locate(Service, service.namespace, service.name)))
+            session.out.line(label_of(locate(parse_kind(service.kind), service.namespace, service.name)))
         case Format.TABLE | Format.WIDE:
             _show(session, service, wide=output is Format.WIDE)
     return ExitCode.OK
@@ -116,9 +116,13 @@ def _show(session: Session, service: ServiceView, *, wide: bool) -> None:
             ("State", _state(service)),
             ("Ports", ", ".join(port.describe() for port in service.ports)),
             ("Virtual IPs", ", ".join(service.vips) or "none yet"),
-            ("Served as", ", ".join(identities)),
+            ("Outside the mesh as", ", ".join(service.hosts))
+            if service.external
+            else ("Served as", ", ".join(identities)),
         ]
     )
+    if service.external:
+        return
     session.out.line()
     if not service.endpoints:
         session.out.line("No endpoints: no live node has a workload that the selector matches.")
@@ -143,9 +147,9 @@ def _service_row(service: ServiceView) -> tuple[Cell | str, ...]:
         service.name,
         ", ".join(port.describe() for port in service.ports),
         ", ".join(service.vips) or "-",
-        Cell(f"{service.usable}/{known}", tone),
+        "external" if service.external else Cell(f"{service.usable}/{known}", tone),
         _state(service),
-        ", ".join(service.identities),
+        ", ".join(service.hosts or service.identities),
     )
 
 

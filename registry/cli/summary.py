@@ -5,6 +5,7 @@ from typing import Any
 
 from registry.errors import InvalidResource
 from registry.model.authorization import AuthorizationPolicy
+from registry.model.external_service import ExternalService, ExternalTlsMode, Resolution
 from registry.model.mesh import Mesh
 from registry.model.parse import OPERATOR_KINDS, from_builtins
 from registry.model.peer_authentication import PeerAuthentication
@@ -20,6 +21,8 @@ def summarise(document: Mapping[str, Any]) -> str:
     match resource:
         case Service():
             return _service(resource)
+        case ExternalService():
+            return _external(resource)
         case AuthorizationPolicy():
             return _policy(resource)
         case PeerAuthentication():
@@ -39,6 +42,18 @@ def _service(service: Service) -> str:
         for port in service.spec.ports
     )
     return f"{ports} → {_labels(service.spec.selector)}"
+
+
+def _external(external: ExternalService) -> str:
+    spec = external.spec
+    ports = ", ".join(
+        f"{port.number}{f'→{port.target}' if port.target != port.number else ''}/{port.protocol.value}"
+        for port in spec.ports
+    )
+    at = "" if spec.resolution is Resolution.DNS else f" at {', '.join(e.address for e in spec.endpoints)}"
+    tls = ", TLS by the proxy" if spec.tls.mode is ExternalTlsMode.SIMPLE else ""
+    allowed = "any identity" if spec.allowed_principals is None else ", ".join(spec.allowed_principals)
+    return f"{ports} → {', '.join(spec.hosts)}{at}{tls}, for {allowed or 'nobody'}"
 
 
 def _policy(policy: AuthorizationPolicy) -> str:

@@ -17,6 +17,7 @@ from registry.model.complaint import explain_complaint, nearest
 from registry.model.decision import NodeDecisions
 from registry.model.document import inspect, read_document, read_documents
 from registry.model.enrolment import Enrolment, JoinToken, SealedKey, TrustBundle
+from registry.model.external_service import ExternalService
 from registry.model.fields import show
 from registry.model.mesh import Mesh
 from registry.model.peer_authentication import PeerAuthentication
@@ -30,7 +31,13 @@ from registry.model.workload import Node, NodeStatus, Workload
 R = TypeVar("R", bound=Resource)
 
 # What operators write, by `meshctl`, the API or `etcdctl`.
-OPERATOR_KINDS: Final[tuple[type[Resource], ...]] = (Service, AuthorizationPolicy, PeerAuthentication, Mesh)
+OPERATOR_KINDS: Final[tuple[type[Resource], ...]] = (
+    Service,
+    ExternalService,
+    AuthorizationPolicy,
+    PeerAuthentication,
+    Mesh,
+)
 KINDS: Final[tuple[type[Resource], ...]] = (
     *OPERATOR_KINDS,
     Workload,

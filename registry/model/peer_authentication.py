@@ -1,7 +1,8 @@
 """PeerAuthentication in Istio's shape: whether the callers of a workload must prove who they are.
 
-Every tunnel is mutual TLS; what a PeerAuthentication decides is whether calls of processes that belong to
-no workload, which a node makes under its own name, are let through to the policies.
+Every tunnel is mutual TLS; what a PeerAuthentication decides is whether calls without an identity are let
+through to the policies: those of processes that belong to no workload, which a node makes under its own name,
+and those that other hosts send to a workload's port in plaintext, where a node captures these.
 Source: Istio, PeerAuthentication reference (security.istio.io/v1).
 """
 

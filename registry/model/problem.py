@@ -1,7 +1,7 @@
 """A problem of a resource, and the checks of labels that several kinds share. Pure."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,4 +45,15 @@ def label_problems(labels: Mapping[str, str], path: str) -> Iterator[Problem]:
                 f"{show(value)} is not a well-formed label value",
                 "write letters, digits, dashes, dots and underscores, at most 63, "
                 "with a letter or digit at both ends",
+            )
+
+
+def repeated_problems(values: Iterable[object], path: str, field: str) -> Iterator[Problem]:
+    """Find values that stand twice; None, which is nothing, may. `field` is what they are within a member."""
+    first: dict[object, int] = {}
+    member = f".{field}" if field else ""
+    for i, value in enumerate(values):
+        if value is not None and first.setdefault(value, i) != i:
+            yield Problem(
+                f"{path}[{i}]{member}", f"{value} is already taken by {path}[{first[value]}]", "write another"
             )

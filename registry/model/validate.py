@@ -4,17 +4,19 @@ Pure. Each check yields problems, the gravest first; none of them looks at other
 """
 
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from registry.model.authorization import AuthorizationPolicy
 from registry.model.enrolment import Enrolment
+from registry.model.external_checks import external_problems
+from registry.model.external_service import ExternalService
 from registry.model.fields import clip, show
 from registry.model.identity import InvalidIdentity, WorkloadIdentity, parse_identity
 from registry.model.mesh import Mesh
 from registry.model.peer_authentication import MtlsMode, PeerAuthentication
 from registry.model.policy_checks import peer_problems, policy_problems
-from registry.model.problem import Problem, label_key_problems, label_problems
+from registry.model.problem import Problem, label_key_problems, label_problems, repeated_problems
 from registry.model.resource import DEFAULT_TRUST_DOMAIN, ROOT_NAMESPACE, Resource
 from registry.model.service import Service
 from registry.model.workload import Node, Workload
@@ -37,6 +39,8 @@ def find_problems(resource: Resource) -> Iterator[Problem]:
     match resource:
         case Service():
             yield from _service(resource)
+        case ExternalService():
+            yield from external_problems(resource)
         case AuthorizationPolicy():
             yield from policy_problems(resource)
         case PeerAuthentication():
@@ -58,8 +62,8 @@ def _service(service: Service) -> Iterator[Problem]:
     spec = service.spec
     if not spec.ports:
         yield Problem("spec.ports", "is empty", "write at least one, as in [{port: 80}]")
-    yield from _repeated((port.port for port in spec.ports), "spec.ports", "port")
-    yield from _repeated((port.name for port in spec.ports), "spec.ports", "name")
+    yield from repeated_problems((port.port for port in spec.ports), "spec.ports", "port")
+    yield from repeated_problems((port.name for port in spec.ports), "spec.ports", "name")
     if not spec.selector:
         yield Problem(
             "spec.selector",
@@ -77,15 +81,6 @@ def _service(service: Service) -> Iterator[Problem]:
             WorkloadIdentity.from_short(text, DEFAULT_TRUST_DOMAIN)
         except InvalidIdentity as error:
             yield Problem(path, clip(str(error)))
-
-
-def _repeated(values: Iterable[object], path: str, field: str) -> Iterator[Problem]:
-    first: dict[object, int] = {}
-    for i, value in enumerate(values):
-        if value is not None and first.setdefault(value, i) != i:
-            yield Problem(
-                f"{path}[{i}].{field}", f"{value} is already taken by {path}[{first[value]}]", "write another"
-            )
 
 
 def _workload_identity(text: str, path: str) -> Iterator[Problem]:

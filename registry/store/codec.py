@@ -12,6 +12,7 @@ from registry.model.administrator import Administrator
 from registry.model.authorization import AuthorizationPolicy
 from registry.model.decision import NodeDecisions
 from registry.model.enrolment import Enrolment, JoinToken, SealedKey, TrustBundle
+from registry.model.external_service import ExternalService
 from registry.model.mesh import Mesh
 from registry.model.parse import OPERATOR_KINDS, parse_as
 from registry.model.peer_authentication import PeerAuthentication
@@ -23,7 +24,11 @@ from registry.model.workload import Node, NodeStatus, Workload
 from registry.store import keys
 
 # The folders of operators' resources that node proxies enforce.
-ENFORCED_PLURALS: Final = frozenset({Service.PLURAL, AuthorizationPolicy.PLURAL, PeerAuthentication.PLURAL})
+ENFORCED_PLURALS: Final = frozenset(
+    {Service.PLURAL, ExternalService.PLURAL, AuthorizationPolicy.PLURAL, PeerAuthentication.PLURAL}
+)
+# Those that get virtual IPs, which their statuses hold.
+ADDRESSED_PLURALS: Final = (ExternalService.PLURAL, Service.PLURAL)
 # What closes its namespace while it has never parsed: without it, callers would be let in unasked.
 _GUARDING: Final = frozenset({AuthorizationPolicy.PLURAL, PeerAuthentication.PLURAL})
 # Stands for all of them in `closed_namespaces`.
@@ -78,7 +83,7 @@ def is_enforced(key: keys.Key) -> bool:
             return plural in ENFORCED_PLURALS
         case keys.StatusKey(plural=plural):
             # For the virtual IPs.
-            return plural == Service.PLURAL
+            return plural in ADDRESSED_PLURALS
         case _:
             return False
 
@@ -90,7 +95,7 @@ ENFORCED_PREFIXES: Final = (
     "enrolments/",
     keys.render(keys.MeshKey()),
     "nodes/",
-    f"status/{Service.PLURAL}/",
+    *(f"status/{plural}/" for plural in ADDRESSED_PLURALS),
 )
 
 

@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 
 import structlog
-import trio
 
-from node_proxy.agent.capture import Capture, plan
+from node_proxy.agent.capture.apply import Kernel
+from node_proxy.agent.capture.plan import plan
+from node_proxy.agent.capture.terms import CaptureRules, CaptureView
 from node_proxy.dataplane.callers import Callers
 from node_proxy.dataplane.cgroups import Cgroups
 from node_proxy.dataplane.owner_lookup import OwnerLookup
@@ -39,7 +40,7 @@ def main() -> None:
     given = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     if given.redirected:
-        trio.run(_measure_redirected, given.connections)
+        _measure_redirected(given.connections)
         return
     with socket.create_server(("127.0.0.1", 0), backlog=BATCH) as listener:
         target = listener.getsockname()
@@ -50,10 +51,13 @@ def main() -> None:
         subprocess.run(["unshare", "--net", *command, "--connections", str(given.connections)], check=True)
 
 
-async def _measure_redirected(count: int) -> None:
+def _measure_redirected(count: int) -> None:
     for line in ("link set lo up", "addr add 10.77.0.1/32 dev lo"):
-        await trio.run_process(["ip", *line.split()])
-    await Capture().apply(plan(vip_ranges=["240.240.0.0/16"], port=PORT, mark=1))
+        subprocess.run(["ip", *line.split()], check=True)
+    view = CaptureView(vip_ranges=("240.240.0.0/16",), vips={"default/api": (VIRTUAL,)})
+    wanted, kernel = plan(CaptureRules(port=PORT, mark=1), view), Kernel()
+    kernel.add_route(wanted.routes[0])
+    kernel.load(wanted.ruleset({}))
     with socket.create_server(("127.0.0.1", PORT), backlog=BATCH) as listener:
         _report("captured by nftables", count, listener, (VIRTUAL, 80), declared=DECLARED)
 

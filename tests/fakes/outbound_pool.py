@@ -1,5 +1,6 @@
 """A pool of outbound tunnels in the test's hand, and a socket that no byte moves through."""
 
+import errno
 import socket
 from typing import cast
 
@@ -37,14 +38,24 @@ class OutboundPool:
 
 
 class IdleSocket:
-    """A caller's socket of which only the end can be seen: ``aborted``, ``closed`` or open."""
+    """A caller's socket of which only the end can be seen: ``aborted``, ``closed`` or open.
 
-    def __init__(self) -> None:
+    `peer` is the name of its other end; None when that is gone.
+    """
+
+    def __init__(self, peer: object = None) -> None:
         self.state = "open"
+        self._peer = peer
 
     def as_socket(self) -> socket.socket:
         """Give it where a socket is wanted."""
         return cast("socket.socket", self)
+
+    def getpeername(self) -> object:
+        """Say who called."""
+        if self._peer is None:
+            raise OSError(errno.ENOTCONN, "test")
+        return self._peer
 
     def setsockopt(self, _level: int, option: int, _value: object) -> None:
         """Note that the close will be a reset."""

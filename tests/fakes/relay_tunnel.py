@@ -1,5 +1,6 @@
 """What relays and connections see of a tunnel: windows, orders and answers, in the test's hand."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -26,6 +27,7 @@ class RelayTunnel:
     accepted: list[int] = field(default_factory=list)
     refused: list[tuple[int, int, str]] = field(default_factory=list)
     opened: list[str] = field(default_factory=list)
+    said: list[tuple[bytes, bytes]] = field(default_factory=list)
     handlers: dict[int, StreamHandler] = field(default_factory=dict)
     waiting: dict[int, StreamHandler] = field(default_factory=dict)
 
@@ -82,9 +84,12 @@ class RelayTunnel:
         """Let another handler hear."""
         self.handlers[stream_id] = handler
 
-    def open_stream(self, authority: str, handler: StreamHandler) -> int:
+    def open_stream(
+        self, authority: str, handler: StreamHandler, headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> int:
         """Note a request."""
         self.opened.append(authority)
+        self.said.extend(headers)
         stream_id = 2 * len(self.opened) - 1
         self.handlers[stream_id] = handler
         return stream_id

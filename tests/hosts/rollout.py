@@ -48,6 +48,7 @@ class Rollout:
     def __init__(self, control: Host, *, folder: Path, key: Path) -> None:
         self._control = control
         self._folder = folder
+        self.key = key
         self._common: Variables = {
             "ansible_user": "root",
             "ansible_become": False,

@@ -1,6 +1,7 @@
 """The lab: three hosts with captured traffic. One calls, two serve; the last is known by its IPv6 address.
 
-``stock`` and ``store`` are plain TCP services of one endpoint each, ``api`` is HTTP and has two.
+``stock`` and ``store`` are plain TCP services of one endpoint each, ``api`` is HTTP and has two. ``cache``
+(Redis) and ``echo`` (gRPC) have one endpoint each, where nothing listens but what a test starts.
 """
 
 import contextlib
@@ -21,7 +22,12 @@ WEB = WorkloadPlan(name="web", port=8080, health="none")
 API = WorkloadPlan(name="api", port=8081, health="http")
 STOCK = WorkloadPlan(name="stock", port=7001)
 STORE = WorkloadPlan(name="store", port=7002)
+CACHE = WorkloadPlan(name="cache", port=7003, health="none")
+ECHO = WorkloadPlan(name="echo", port=7004, health="none")
 TCP_PORT, HTTP_PORT = 7, 80
+CACHE_PORT, GRPC_PORT = 6379, 50051
+# The one that the resolv.conf of every host names.
+RESOLVER = "127.0.0.1:53"
 
 TCP_SERVICE = "tests.support.programs.tcp_service"
 TCP_CLIENT = "tests.support.programs.tcp_client"
@@ -116,8 +122,9 @@ def open_lab() -> Iterator[Lab]:
         mesh.start_service(app2, "store", TCP_SERVICE, "--name", "store@app-2", "--port", str(STORE.port))
         for node in (app1, app2):
             start_api(mesh, node)
-        virtual = mesh.wait_services({"api": 2, "stock": 1, "store": 1})
-        for node in (caller, app1, app2):
+        virtual = mesh.wait_services({"api": 2, "stock": 1, "store": 1, "cache": 1, "echo": 1})
+        # The caller finds them by its resolver.
+        for node in (app1, app2):
             node.host.map_names({f"{name}.mesh": addresses for name, addresses in virtual.items()})
         lab = Lab(fabric, mesh, caller, app1, app2, virtual)
         lab.wait_reachable("stock")
@@ -140,9 +147,11 @@ def answered_by(load: Process) -> list[str]:
 def _plans(fabric: Fabric) -> list[NodePlan]:
     web1, app1, app2 = fabric.hosts.values()
     return [
-        NodePlan(name="web-1", host=web1, speaks_for=WEB, workloads=(WEB,)),
-        NodePlan(name="app-1", host=app1, speaks_for=API, workloads=(API, STOCK)),
-        NodePlan(name="app-2", host=app2, speaks_for=API, workloads=(API, STORE), address=app2.address6),
+        NodePlan(name="web-1", host=web1, speaks_for=WEB, workloads=(WEB,), dns=RESOLVER),
+        NodePlan(name="app-1", host=app1, speaks_for=API, workloads=(API, STOCK, CACHE)),
+        NodePlan(
+            name="app-2", host=app2, speaks_for=API, workloads=(API, STORE, ECHO), address=app2.address6
+        ),
     ]
 
 
@@ -151,4 +160,6 @@ def _services() -> str:
         render_service("api", port=HTTP_PORT, target=API.port, protocol="http"),
         render_service("stock", port=TCP_PORT, target=STOCK.port, protocol="tcp"),
         render_service("store", port=TCP_PORT, target=STORE.port, protocol="tcp"),
+        render_service("cache", port=CACHE_PORT, target=CACHE.port, protocol="tcp"),
+        render_service("echo", port=GRPC_PORT, target=ECHO.port, protocol="grpc"),
     ])  # fmt: skip

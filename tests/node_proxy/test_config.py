@@ -248,3 +248,104 @@ class TestOwners:
         """What becomes of unknown callers is one of two words."""
         with pytest.raises(ConfigError, match="unknown_callers"):
             files.load(PROXY + 'unknown_callers = "allow"\n')
+
+
+class TestCallersAddress:
+    """Workloads that want to know where their callers are."""
+
+    CAPTURE = "[capture]\nenabled = true\n"
+
+    def test_read(self, files: Files) -> None:
+        """Both ways are read."""
+        node = files.load(
+            PROXY + self.CAPTURE,
+            a='name = "a"\nports = [1]\naddress = "10.77.0.1"\npreserve_source = true\n',
+            b='name = "b"\nports = [2]\nproxy_protocol = "v2"\n',
+            c='name = "c"\nports = [3]\n',
+        )
+        assert [(each.preserve_source, each.proxy_protocol) for each in node.workloads] == [
+            (True, None),
+            (False, "v2"),
+            (False, None),
+        ]
+
+    @pytest.mark.parametrize(
+        ("proxy", "lines", "field", "mend"),
+        [
+            (CAPTURE, "preserve_source = true", "preserve_source", 'write address = "10.77.0.1"'),
+            (CAPTURE, "preserve_source = true\naddress = '::1'", "preserve_source", "listen on this host"),
+            (CAPTURE, "preserve_source = true\naddress = '0.0.0.0'", "preserve_source", "proxy_protocol"),
+            ("", "preserve_source = true\naddress = '10.77.0.1'", "preserve_source", "enabled = true"),
+            (
+                CAPTURE,
+                "preserve_source = true\nproxy_protocol = 'v2'\naddress = '10.77.0.1'",
+                "preserve_source",
+                "write one of the two",
+            ),
+            ("", "proxy_protocol = 'v1'", "proxy_protocol", "v1"),
+        ],
+    )
+    def test_complaints(self, files: Files, proxy: str, lines: str, field: str, mend: str) -> None:
+        """What cannot work is refused, and says what would."""
+        with pytest.raises(ConfigError) as raised:
+            files.load(PROXY + proxy, web=WEB + lines + "\n")
+        assert str(raised.value).startswith(f"{files.workloads}/web.toml: {field}")
+        assert mend in str(raised.value)
+
+    def test_plaintext_port(self, files: Files) -> None:
+        """The plaintext listener's port is the proxy's own, on every address, when there is one."""
+        web = WEB.replace("8080", "15006")
+        assert files.load(PROXY + self.CAPTURE, web=web).workloads
+        with pytest.raises(ConfigError, match=r"15006 is the proxy's own \(capture.inbound_port\)"):
+            files.load(PROXY + self.CAPTURE + "inbound = true\n", web=web)
+
+
+class TestListeners:
+    """Explicit ways in."""
+
+    def test_read(self, files: Files) -> None:
+        """Each type is read, at an address or a path."""
+        node = files.load(
+            PROXY
+            + 'outbound_policy = "passthrough"\n'
+            + '[[listener]]\naddress = "127.0.0.1:1080"\ntype = "socks5"\n'
+            + '[[listener]]\naddress = "unix:/run/nodemesh/proxy"\ntype = "http_connect"\nmode = "0666"\n'
+            + 'owner = "root"\ngroup = 4243\n'
+            + '[[listener]]\naddress = "unix:/run/nodemesh/api"\nservice = "default/api"\nport = 80\n'
+        )
+        socks, proxy, api = node.proxy.listener
+        assert socks.address.tcp == SocketAddress("127.0.0.1:1080")
+        assert (proxy.address.path, proxy.bits) == ("/run/nodemesh/proxy", 0o666)
+        assert (proxy.owner, proxy.group) == (0, 4243)
+        assert (api.type, api.service, api.port, api.bits) == ("service", "default/api", 80, 0o660)
+        assert node.proxy.outbound_policy == "passthrough"
+
+    @pytest.mark.parametrize(
+        ("lines", "field", "mend"),
+        [
+            ('address = "127.0.0.1:1"\nport = 80', "service", "add service = "),
+            ('address = "127.0.0.1:1"\nservice = "a/b"', "port", "add port = "),
+            ('address = "127.0.0.1:1"\ntype = "socks5"\nport = 80', "port", "remove it"),
+            ('address = "10.77.0.1:1"\ntype = "socks5"', "address", "write 127.0.0.1:1 or a unix: path"),
+            ('address = "0.0.0.0:1"\ntype = "http_connect"', "address", "is not on loopback"),
+            ('address = "127.0.0.1:1"\ntype = "socks5"\nmode = "0600"', "mode", "write a unix: path"),
+            ('address = "unix:/a"\ntype = "socks5"\nmode = "rw"', "mode", "regex"),
+            ('address = "unix:a"\ntype = "socks5"', "address", "write an absolute path"),
+            (f'address = "unix:/{"a" * 102}"\ntype = "socks5"', "address", "is longer than"),
+            ('address = "unix:/a"\ntype = "socks5"\nowner = "nobody-here"', "owner", "no user 'nobody-here'"),
+            ('address = "unix:/a"\ntype = "socks5"\ngroup = "4243"', "group", "write 4243, without quotes"),
+            ('address = "127.0.0.1:1"\ntype = "socks4"', "type", "socks4"),
+        ],
+    )
+    def test_wrong(self, files: Files, lines: str, field: str, mend: str) -> None:
+        """What contradicts itself, or would let in another host, is refused with the mend."""
+        with pytest.raises(ConfigError) as caught:
+            files.load(PROXY + f"[[listener]]\n{lines}\n")
+        assert f"listener[0].{field}" in str(caught.value).replace("listener[...]", "listener[0]")
+        assert mend in str(caught.value)
+
+    def test_one_path_twice(self, files: Files) -> None:
+        """Two listeners cannot have one path."""
+        listener = '[[listener]]\naddress = "unix:/a"\ntype = "socks5"\n'
+        with pytest.raises(ConfigError, match="unix:/a stands twice"):
+            files.load(PROXY + 2 * listener)

@@ -11,7 +11,8 @@ import trio
 from typer.testing import CliRunner
 
 from node_proxy.agent.credentials import Keyring
-from node_proxy.main import OPERATOR_FAULT, app
+from node_proxy.command_line import OPERATOR_FAULT
+from node_proxy.main import app
 from registry.etcd_server import free_ports
 from registry.store.etcd import EtcdStore
 from registry.store.memory import MemoryStore

@@ -1,23 +1,29 @@
 """The controller's driver: who leads, and what happens when that changes."""
 
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import ExitStack, aclosing, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from registry.controller import BURST_SECONDS, LEASE_SECONDS, RETRY_SECONDS, Controller
+from registry.controller import BURST_SECONDS, LEASE_SECONDS, LONGEST_WAIT, RETRY_SECONDS, Controller
 from registry.errors import StoreForbidden
+from registry.model.mesh import DEFAULT_VIP_HOLD_DOWN
 from registry.model.parse import parse_as
 from registry.model.status import Status
-from registry.store.base import Delete, KeyIs, KeyValue, Put, Write
+from registry.store.base import Changed, Delete, KeyIs, KeyValue, Put, WatchEvent, Write
 from registry.store.memory import MemoryStore
 
 KEY = "services/default/web"
 SERVICE = (
     b"apiVersion: nodemesh/v1\nkind: Service\nmetadata: {name: web}\n"
     b"spec: {ports: [{port: 80}], selector: {app: web}}\n"
+)
+MESH = (
+    b"apiVersion: nodemesh/v1\nkind: Mesh\nmetadata: {name: mesh, namespace: nodemesh-system}\n"
+    b"spec: {trustDomain: mesh.test, vipRanges: [10.9.0.0/24]}\n"
 )
 LEADER = "leader/controller"
 
@@ -70,7 +76,7 @@ async def test_follows(store: MemoryStore, autojump_clock: MockClock) -> None:
         assert not await accepted(store)
         await store.delete(KEY)
         await settle()
-        assert not (await store.list("status/")).items
+        assert not await accepted(store)
 
 
 async def test_one_leads(store: MemoryStore, autojump_clock: MockClock) -> None:
@@ -156,7 +162,54 @@ async def test_compaction(store: MemoryStore, autojump_clock: MockClock) -> None
         await store.put("services/default/api", SERVICE.replace(b"web", b"api"))
         store.compact((await store.list("")).revision)
         await settle()
-        assert [item.key for item in (await store.list("status/")).items] == ["status/services/default/api"]
+        assert await accepted(store, "services/default/api")
+        assert not await accepted(store)
+
+
+async def test_release(store: MemoryStore, autojump_clock: MockClock) -> None:
+    """Addresses of a deleted service are free after their time, though nothing else happens."""
+    await store.put(KEY, SERVICE)
+    start = trio.current_time()
+    noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+    def clock() -> datetime:
+        return noon + timedelta(seconds=trio.current_time() - start)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Controller(store=store, trust_domain="mesh.test", replica="one", clock=clock).run)
+        await settle()
+        await store.delete(KEY)
+        await settle(DEFAULT_VIP_HOLD_DOWN - 2)
+        assert await store.get(f"status/{KEY}") is not None
+        await settle(LONGEST_WAIT)
+        assert await store.get(f"status/{KEY}") is None
+        nursery.cancel_scope.cancel()
+
+
+class DeafStore(MemoryStore):
+    """A store whose watch tells nothing of statuses, as one that is late."""
+
+    async def watch(self, *prefixes: str, after: int) -> AsyncGenerator[WatchEvent, None]:
+        """Give the others' changes."""
+        async with aclosing(super().watch(*prefixes, after=after)) as events:
+            async for event in events:
+                if not (isinstance(event, Changed) and event.item.key.startswith("status/")):
+                    yield event
+
+
+async def test_late_watch(autojump_clock: MockClock) -> None:
+    """What a controller has given away it knows before the watch tells: no address is given twice."""
+    store = DeafStore()
+    await store.put("mesh", MESH)
+    async with running(store, "one"):
+        for number in range(200):
+            await store.put(f"services/default/s{number}", SERVICE.replace(b"web", f"s{number}".encode()))
+            if number % 7 == 0:
+                await settle()
+        await settle()
+        statuses = (await store.list("status/services/")).items
+        vips = [vip for item in statuses for vip in parse_as(Status, item.value, where=item.key).spec.vips]
+        assert len(vips) == len(set(vips)) == 200
 
 
 async def test_meddling(store: MemoryStore, autojump_clock: MockClock) -> None:

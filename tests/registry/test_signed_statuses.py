@@ -49,7 +49,7 @@ def objection(item: KeyValue) -> str:
 def planned(**values: bytes) -> dict[str, StatusSpec]:
     """Plan over values by key; give the statuses that are to be written."""
     state = {key: KeyValue(key, value, 2, 2) for key, value in values.items()}
-    writes = plan(state, trust_domain="nodemesh.local", objection=objection)
+    writes = plan(state, trust_domain="nodemesh.local", now=NOON, objection=objection)
     return {
         write.key: parse_as(Status, write.value, where=write.key).spec
         for write in writes

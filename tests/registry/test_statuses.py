@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,14 +11,21 @@ from hypothesis import strategies as st
 
 from registry.model.parse import parse_as
 from registry.model.status import Status, StatusSpec
-from registry.statuses import concerns, plan
+from registry.statuses import concerns, next_release, plan
 from registry.store.base import Delete, KeyValue, Put, Write
 
 TRUST_DOMAIN = "mesh.test"
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
 
 
 def service(name: str = "web", **spec: Any) -> bytes:
     return _resource("Service", name, "default", {"ports": [{"port": 80}], "selector": {"app": name}} | spec)
+
+
+def external(name: str = "web", namespace: str = "default", **spec: Any) -> bytes:
+    spec = {"hosts": ["api.example.com"], "ports": [{"number": 443}]} | spec
+    return _resource("ExternalService", name, namespace, spec)
 
 
 def mesh(**spec: Any) -> bytes:
@@ -37,6 +45,7 @@ class World:
     def __init__(self, **values: bytes) -> None:
         self.state: dict[str, KeyValue] = {}
         self.revision = 1
+        self.now = NOON
 
     def put(self, key: str, value: bytes) -> None:
         """Write one key."""
@@ -45,7 +54,7 @@ class World:
 
     def settle(self) -> list[Write]:
         """Do what the plan says; give what was done."""
-        writes = plan(self.state, trust_domain=TRUST_DOMAIN)
+        writes = plan(self.state, trust_domain=TRUST_DOMAIN, now=self.now)
         for write in writes:
             match write:
                 case Put(key, value):
@@ -156,15 +165,84 @@ def test_addresses_survive_edits() -> None:
         assert made.status("services/default/web").vips == before
 
 
-def test_deleted() -> None:
-    """With the service goes its status, and its addresses are free."""
+@pytest.mark.parametrize("key", ["services/default/web", "externalservices/default/web"])
+def test_deleted(key: str) -> None:
+    """With the service goes its status, once its addresses have been held back for an hour."""
+    made = world({key: service() if key.startswith("services") else external()})
+    del made.state[key]
+    assert keys_of(made.settle()) == [f"status/{key}"]
+    assert not made.status(key).accepted
+    assert "held back" in made.status(key).reasons[0]
+    made.now += HOUR - timedelta(seconds=1)
+    assert made.settle() == []
+    assert next_release(made.state, trust_domain=TRUST_DOMAIN, now=made.now) == NOON + HOUR
+    made.now += timedelta(seconds=1)
+    assert made.settle() == [Delete(f"status/{key}")]
+    assert next_release(made.state, trust_domain=TRUST_DOMAIN, now=made.now) is None
+
+
+def test_deleted_by_mistake() -> None:
+    """A service that is there again within the hour has its addresses again."""
     made = world({"services/default/web": service()})
     before = made.status("services/default/web").vips
     del made.state["services/default/web"]
-    assert made.settle() == [Delete("status/services/default/web")]
+    made.settle()
     made.put("services/default/web", service())
     made.settle()
-    assert made.status("services/default/web").vips == before
+    status = made.status("services/default/web")
+    assert (status.accepted, status.vips, status.released_at) == (True, before, None)
+
+
+def test_held_back() -> None:
+    """Addresses that are held back are given to nobody else, and who goes without is told why."""
+    settings = mesh(vipRanges=["10.9.0.0/24"], vipHoldDown=60)
+    made = world({"mesh": settings, **{f"services/default/s{n:03}": service(f"s{n:03}") for n in range(254)}})
+    freed = made.status("services/default/s007").vips
+    del made.state["services/default/s007"]
+    made.settle()
+    made.put("services/default/new", service("new"))
+    made.settle()
+    waiting = made.status("services/default/new")
+    assert waiting.vips == ()
+    assert "10.9.0.0/24 of the mesh's vipRanges is used up (1 deleted services" in waiting.reasons[0]
+    made.now += timedelta(seconds=60)
+    made.settle()
+    made.settle()
+    assert made.status("services/default/new").vips == freed
+
+
+def test_clock_that_was_wrong() -> None:
+    """A release in the future counts from now: a clock that was ahead does not hold addresses for ever."""
+    made = world({"services/default/web": service()})
+    del made.state["services/default/web"]
+    made.now = NOON + 1000 * HOUR
+    made.settle()
+    made.now = NOON
+    made.settle()
+    assert made.status("services/default/web").released_at == "2026-03-01T12:00:00Z"
+
+
+def test_rejected_without_addresses() -> None:
+    """The status of what never had an address goes with it."""
+    made = world({"services/default/web": b"nonsense: ["})
+    del made.state["services/default/web"]
+    assert made.settle() == [Delete("status/services/default/web")]
+
+
+def test_kinds_share_the_ranges() -> None:
+    """A service and an external service of one name have addresses of their own."""
+    made = world({"services/default/web": service(), "externalservices/default/web": external()})
+    both = (*made.status("services/default/web").vips, *made.status("externalservices/default/web").vips)
+    assert len(set(both)) == 4
+
+
+def test_one_host_twice() -> None:
+    """Of two external services that name one host the second by name is rejected, and keeps its address."""
+    made = world({"externalservices/a/x": external("x", "a"), "externalservices/b/y": external("y", "b")})
+    assert made.status("externalservices/a/x").accepted
+    status = made.status("externalservices/b/y")
+    assert (status.accepted, len(status.vips)) == (False, 2)
+    assert "api.example.com leads to a/x already" in status.reasons[0]
 
 
 def test_bad_mesh_moves_nothing() -> None:

@@ -62,7 +62,7 @@ class Fabric:
         for host in (self.switch, *self.hosts.values()):
             folder = netns_folder(host.namespace)
             folder.mkdir(parents=True)
-            # No name server: a name that is not in the hosts file fails at once.
+            # Where no proxy of ours answers there, a name that is not in the hosts file fails at once.
             (folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
             (folder / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
             _ip(f"netns add {host.namespace}")

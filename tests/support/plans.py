@@ -13,7 +13,7 @@ class WorkloadPlan:
     """One file of workloads.d. `health` is tcp, http or none; `address` is where it listens on its host.
 
     `uid` is the user whose processes speak for it, if that is declared. Its label `app` is its name, unless
-    `labels` says otherwise.
+    `labels` says otherwise. `preserve_source` and `proxy_protocol` are what it wants to know of its callers.
     """
 
     name: str
@@ -24,6 +24,8 @@ class WorkloadPlan:
     health: str = "tcp"
     address: str = "127.0.0.1"
     uid: int | None = None
+    preserve_source: bool = False
+    proxy_protocol: bool = False
 
     @property
     def qualified(self) -> str:
@@ -33,12 +35,17 @@ class WorkloadPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class ListenerPlan:
-    """An explicit listener: `address` leads to `port` of `service`, for `workload` alone if that is given."""
+    """An explicit listener: `address` leads to `port` of `service`, for `workload` alone if that is given.
+
+    Of another `type` than "service" its callers say where to.
+    """
 
     address: str
-    service: str
-    port: int
+    service: str = ""
+    port: int = 0
     workload: str | None = None
+    type: str = "service"
+    mode: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +53,7 @@ class NodePlan:
     """One node. `speaks_for` is the workload whose identity its own calls carry.
 
     `address` is what others dial, `tunnel` where the proxy listens; both default to the host's address.
+    `dns` is where it answers for names, if it does.
     """
 
     name: str
@@ -54,11 +62,14 @@ class NodePlan:
     workloads: tuple[WorkloadPlan, ...]
     listeners: tuple[ListenerPlan, ...] = ()
     capture: bool = True
+    capture_inbound: bool = False
     address: str = ""
     tunnel: str = ""
     tunnel_port: int = 15008
     admin: str = "127.0.0.1:15020"
+    dns: str = ""
     workers: int = 2
+    passthrough: bool = False
 
     @property
     def identities(self) -> tuple[str, ...]:
@@ -82,21 +93,29 @@ def render_proxy(plan: NodePlan, folder: Path, *, etcd: str, registry: str) -> s
         # Three nodes need no minute to keep out of each other's way.
         "renewal_spread = 2.0",
         f"default_workload = {_text(plan.speaks_for.qualified)}",
+        *(['outbound_policy = "passthrough"'] if plan.passthrough else []),
         "[etcd]",
         f"endpoints = [{_text(etcd)}]",
         "[tunnel]",
         f"listen = [{_text(listen)}]",
         "[capture]",
         f"enabled = {str(plan.capture).lower()}",
+        f"inbound = {str(plan.capture_inbound).lower()}",
         "[admin]",
         f"listen = {_text(plan.admin)}",
+        *(["[dns]", "enabled = true", f"listen = [{_text(plan.dns)}]"] if plan.dns else []),
     ]
     for listener in plan.listeners:
         lines += [
             "[[listener]]",
             f"address = {_text(listener.address)}",
-            f"service = {_text(listener.service)}",
-            f"port = {listener.port}",
+            f"type = {_text(listener.type)}",
+            *(
+                [f"service = {_text(listener.service)}", f"port = {listener.port}"]
+                if listener.service
+                else []
+            ),
+            *([] if listener.mode is None else [f"mode = {_text(listener.mode)}"]),
             *([] if listener.workload is None else [f"workload = {_text(listener.workload)}"]),
         ]
     return "\n".join(lines) + "\n"
@@ -112,6 +131,8 @@ def render_workload(workload: WorkloadPlan) -> str:
         f"address = {_text(workload.address)}",
         f"labels = {{ {', '.join(f'{name} = {_text(value)}' for name, value in labels.items())} }}",
         *([] if workload.uid is None else [f"user = {workload.uid}"]),
+        *(["preserve_source = true"] if workload.preserve_source else []),
+        *(['proxy_protocol = "v2"'] if workload.proxy_protocol else []),
         "[health]",
         f"type = {_text(workload.health)}",
         "interval = 0.5",

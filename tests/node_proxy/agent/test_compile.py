@@ -310,3 +310,21 @@ def test_owner_of_a_local_workload() -> None:
         OwnerRule(unit="web.service", uid=33),
         None,
     ]
+
+
+def test_wishes_of_a_local_workload() -> None:
+    """What a workload wants to know of its callers reaches the workers."""
+    here = Mesh(
+        WorkloadConfig(name="a", ports=(1,), address="10.77.0.1", preserve_source=True),
+        WorkloadConfig(name="b", ports=(2,), proxy_protocol="v2"),
+    )
+    wishes = [(each.preserve_source, each.proxy_protocol) for each in here.compile().snapshot.local]
+    assert wishes == [(True, False), (False, True)]
+
+
+def test_addresses_of_nodes(api: Mesh) -> None:
+    """Workers know which address the record of each node names, and none of a node without one."""
+    api.add_node("api-2")
+    assert api.compile().snapshot.nodes.keys() >= {"api-2"}
+    api.remove_node("api-2")
+    assert "api-2" not in api.compile().snapshot.nodes

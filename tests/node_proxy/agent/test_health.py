@@ -8,7 +8,9 @@ from trio.testing import MockClock
 
 from node_proxy.agent.health import Check, HealthChecks, HealthMachine, check_for
 from node_proxy.config import HealthSection, WorkloadConfig
+from node_proxy.proxy_header import LOCAL_HEADER
 from registry.model.workload import Health
+from tests.fakes.eventually import eventually
 
 WELL, ILL = True, False
 
@@ -114,12 +116,14 @@ async def test_unchecked_workload_is_healthy() -> None:
 
 
 @asynccontextmanager
-async def answering(reply: bytes) -> AsyncIterator[int]:
-    """Serve one fixed reply to whatever is asked; gives the port."""
+async def answering(reply: bytes, heard: bytearray | None = None) -> AsyncIterator[int]:
+    """Serve one fixed reply to whatever is asked, and note that in `heard`; gives the port."""
 
     async def serve(stream: trio.SocketStream) -> None:
         async with stream:
-            if await stream.receive_some(4096):
+            if data := await stream.receive_some(4096):
+                if heard is not None:
+                    heard.extend(data)
                 await stream.send_all(reply)
 
     async with trio.open_nursery() as nursery:
@@ -173,3 +177,69 @@ async def test_http_check_of_a_closed_port() -> None:
     """Nobody there is said with the URL."""
     port = await closed_port()
     assert f"http://127.0.0.1:{port}/" in await outcome(port, type="http")
+
+
+async def greeted(port: int, **health: object) -> str:
+    """Run the real check of a workload that wants the PROXY header on this port."""
+    check = check_for(
+        WorkloadConfig(
+            name="web",
+            ports=(port,),
+            proxy_protocol="v2",
+            health=HealthSection(**health),  # type: ignore[arg-type]
+        )
+    )
+    assert check is not None
+    with trio.fail_after(10):
+        return await check()
+
+
+class TestProxyProtocol:
+    """A workload that wants the PROXY header gets one of its health checks too."""
+
+    async def test_tcp(self) -> None:
+        """A TCP check says that it is the proxy's own."""
+        heard = bytearray()
+        async with answering(b"", heard) as port:
+            assert await greeted(port, type="tcp") == ""
+            await eventually(lambda: heard == LOCAL_HEADER)
+        assert "cannot connect" in await greeted(await closed_port(), type="tcp")
+
+    @pytest.mark.parametrize(
+        ("reply", "complaint"),
+        [
+            (b"HTTP/1.1 204 No Content\r\n\r\n", ""),
+            (b"HTTP/1.0 399 Odd\r\n\r\n", ""),
+            (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", "/ok answers 503"),
+            (b"HTTP/1.1 2000 No\r\n\r\n", "answers no HTTP"),
+            (b"nonsense, and much of it", "answers no HTTP"),
+            (b"", "answers no HTTP"),
+        ],
+    )
+    async def test_http(self, reply: bytes, complaint: str) -> None:
+        """An HTTP check says so before its request, and reads the status."""
+        heard = bytearray()
+        async with answering(reply, heard) as port:
+            said = await greeted(port, type="http", path="/ok")
+            assert said.endswith(complaint)
+            assert bool(said) is bool(complaint)
+            expected = b"GET /ok HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: close\r\n\r\n" % port
+            assert heard == LOCAL_HEADER + expected
+
+    async def test_http_of_a_closed_port(self) -> None:
+        """Nobody there is said with the URL."""
+        port = await closed_port()
+        assert f"http://127.0.0.1:{port}/" in await greeted(port, type="http")
+
+    async def test_a_port_of_its_own(self) -> None:
+        """A port for health alone is none that the proxy passes on to, and wants no header."""
+        heard = bytearray()
+        async with answering(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", heard) as port:
+            check = check_for(
+                WorkloadConfig(
+                    name="web", ports=(1,), proxy_protocol="v2", health=HealthSection(type="http", port=port)
+                )
+            )
+            assert check is not None
+            assert await check() == ""
+        assert heard.startswith(b"GET / ")

@@ -1,12 +1,18 @@
 import socket
+from pathlib import Path
 
+import msgspec
 import pytest
 
-from node_proxy.address import SocketAddress
-from node_proxy.agent.listeners import bind_all, bound_address, explicit_listeners
-from node_proxy.config import AdminSection, ListenerSection, ProxyConfig, TunnelSection
+from node_proxy.address import ListenAddress, SocketAddress
+from node_proxy.agent.listeners import bind_all, bound_address, explicit_listeners, own_ports
+from node_proxy.capture_settings import CaptureSection
+from node_proxy.config import AdminSection, ProxyConfig, TunnelSection
+from node_proxy.control import ListenerKind
 from node_proxy.errors import ConfigError
+from node_proxy.listener_settings import ListenerSection
 from registry.model.identity import WorkloadIdentity
+from tests.support.mesh import free_ports
 
 ANY = SocketAddress("127.0.0.1:0")
 WEB = WorkloadIdentity("nodemesh.local", "default", "web")
@@ -28,7 +34,9 @@ def proxy(
 
 def test_everything_listens() -> None:
     """Each address of the configuration is a listening socket, of its own family only."""
-    section = ListenerSection(address=ANY, service="default/api", port=80, workload="default/web")
+    section = ListenerSection(
+        address=ListenAddress(ANY), service="default/api", port=80, workload="default/web"
+    )
     config = proxy(section, tunnel=(ANY, SocketAddress("[::1]:0")))
     listeners = bind_all(config)
     try:
@@ -41,6 +49,20 @@ def test_everything_listens() -> None:
         (explicit,) = explicit_listeners(config, listeners, {"default/web": WEB})
         assert explicit.fd == listeners.explicit[0].fileno()
         assert explicit.workload == str(WEB)
+    finally:
+        listeners.close()
+
+
+@pytest.mark.parametrize("inbound", [False, True])
+def test_plaintext(inbound: bool) -> None:
+    """What other hosts send past the mesh is taken on every address of this host, if that is wanted."""
+    (captured, plaintext) = free_ports(2, "127.0.0.1")
+    section = CaptureSection(enabled=True, port=captured, inbound=inbound, inbound_port=plaintext)
+    listeners = bind_all(msgspec.structs.replace(proxy(), capture=section))
+    try:
+        bound = [bound_address(each) for each in listeners.plaintext]
+        assert bound == ([f"0.0.0.0:{plaintext}", f"[::]:{plaintext}"] if inbound else [])
+        assert set(listeners.plaintext) <= set(listeners.for_workers)
     finally:
         listeners.close()
 
@@ -70,3 +92,20 @@ def test_restart_binds_again() -> None:
         accepted.close()
     first.close()
     bind_all(proxy(tunnel=(SocketAddress(f"127.0.0.1:{port}"),))).close()
+
+
+def test_unix_socket(tmp_path: Path) -> None:
+    """A Unix socket is a listener like the others, and its file goes with it."""
+    path = tmp_path / "socks"
+    config = proxy(ListenerSection(address=ListenAddress(f"unix:{path}"), type="socks5", mode="0600"))
+    listeners = bind_all(config)
+    try:
+        assert bound_address(listeners.explicit[0]) == f"unix:{path}"
+        (explicit,) = explicit_listeners(config, listeners, {})
+        assert (explicit.kind, explicit.workload) == (ListenerKind.SOCKS5, None)
+        numbers = [each.getsockname()[1] for each in [*listeners.tunnel, *listeners.admin]]
+        assert own_ports(listeners) == tuple(sorted(numbers))
+        assert path.stat().st_mode & 0o777 == 0o600
+    finally:
+        listeners.close()
+    assert not path.exists()

@@ -7,7 +7,9 @@ import subprocess
 
 import trio
 
-from node_proxy.agent.capture import Capture, plan
+from node_proxy.agent.capture.apply import Kernel
+from node_proxy.agent.capture.plan import plan
+from node_proxy.agent.capture.terms import CaptureRules, CaptureView
 from node_proxy.dataplane.accept import original_destination
 from node_proxy.dataplane.cgroups import Cgroups
 from node_proxy.dataplane.owner_lookup import OwnerLookup
@@ -101,7 +103,17 @@ async def main() -> None:
     """Ask about callers of all sorts."""
     for line in ("link set lo up", "addr add 10.77.0.1/32 dev lo", "addr add fd77::1/128 dev lo nodad"):
         await trio.run_process(["ip", *line.split()])
-    await Capture().apply(plan(vip_ranges=["240.240.0.0/16", "fd6d:6573:6800::/64"], port=PORT, mark=1))
+    wanted = plan(
+        CaptureRules(port=PORT, mark=1),
+        CaptureView(
+            vip_ranges=("240.240.0.0/16", "fd6d:6573:6800::/64"),
+            vips={"default/api": (VIP4, OTHER4, VIP6, OTHER6)},
+        ),
+    )
+    kernel = Kernel()
+    for network in wanted.routes:
+        kernel.add_route(network)
+    kernel.load(wanted.ruleset({}))
     with (
         slice_of_test() as top,
         OwnedClient(uid=WEB_USER, cgroup=f"{top}/web.service") as web,

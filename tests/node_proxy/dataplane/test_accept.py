@@ -52,6 +52,7 @@ class Exhausted:
     def __init__(self, listener: socket.socket, errors: list[int]) -> None:
         self._listener = listener
         self._errors = errors
+        self.family = listener.family
 
     def fileno(self) -> int:
         """Give the real one's descriptor."""

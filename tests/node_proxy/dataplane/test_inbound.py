@@ -1,7 +1,9 @@
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
+from datetime import UTC, datetime
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -13,11 +15,14 @@ from node_proxy.dataplane.inbound_stream import InboundStream, parse_authority
 from node_proxy.dataplane.open_streams import OpenStream
 from node_proxy.dataplane.relay import StreamRelay
 from node_proxy.dataplane.socket_side import SocketSide
+from node_proxy.proxy_header import proxy_header
 from node_proxy.snapshot import Snapshot
 from node_proxy.tunnel.events import RequestRejected, StreamRequested
 from node_proxy.tunnel.http2 import CANCEL
+from node_proxy.tunnel.peer import Peer
 from registry.model.authorization import Action
 from registry.model.identity import WorkloadIdentity
+from registry.model.revocation import CertificateFacts
 from tests.fakes.context import ADDRESS, Scene, scene, snapshot, tls_contexts
 from tests.fakes.eventually import eventually
 from tests.fakes.garbage import alive, counting_alone
@@ -32,6 +37,14 @@ STREAM = 1
 STREAM_PARTS = (InboundStream, StreamRelay, SocketSide, OpenStream)
 # The address of the peer's host.
 CALLER = "10.77.0.2"
+# What its record says instead, as behind NAT.
+RECORDED = "10.99.0.2"
+PEER = Peer(
+    WEB,
+    CertificateFacts(
+        identity=str(WEB), node="app-1", serials=(1,), not_before=datetime(2026, 1, 1, tzinfo=UTC)
+    ),
+)
 
 
 @pytest.fixture
@@ -91,12 +104,13 @@ class Door:
         self.stage = stage
         self.admission = Admission(stage.context)
         self.inbound = Inbound(stage.context, nursery, self.admission)
-        self.peer = InboundPeer(self.inbound, WEB, API, Call(source_ip=CALLER))
+        self.peer = InboundPeer(self.inbound, PEER, API, Call(source_ip=CALLER))
         self.tunnel = RelayTunnel()
 
-    def request(self, authority: str) -> None:
-        """Ask by CONNECT."""
-        self.peer.on_request(self.tunnel.as_tunnel(), StreamRequested(STREAM, authority, ()))
+    def request(self, authority: str, *forwarded: bytes) -> None:
+        """Ask by CONNECT, with these words about the caller."""
+        headers = tuple((b"forwarded", value) for value in forwarded)
+        self.peer.on_request(self.tunnel.as_tunnel(), StreamRequested(STREAM, authority, headers))
 
     async def answered(self) -> None:
         """Wait for the answer."""
@@ -166,6 +180,69 @@ class TestJudgement:
         async with door(snapshot()) as at:
             at.peer.on_rejected(at.tunnel.as_tunnel(), RequestRejected(1, 405, "method_not_allowed"))
             assert at.stage.logged("stream refused")[0]["reason"] == "method_not_allowed"
+
+
+class TestCaller:
+    """Which address of its caller a peer is believed."""
+
+    @pytest.mark.parametrize(
+        ("forwarded", "remote_ip", "told"),
+        [
+            ((), None, (CALLER, 0)),
+            ((b'for="10.77.0.2:4711"',), CALLER, (CALLER, 4711)),
+            ((b'for="10.99.0.2:4711"',), RECORDED, (RECORDED, 4711)),
+            ((b"for=10.99.0.2",), RECORDED, (RECORDED, 0)),
+            # Of nobody, of another node, of two nodes, of this host, of none.
+            ((b'for="192.0.2.66:4711"',), None, (CALLER, 0)),
+            ((b"for=10.77.0.3",), None, (CALLER, 0)),
+            ((b"for=10.99.0.9",), None, (CALLER, 0)),
+            ((f"for={ADDRESS}".encode(),), None, (CALLER, 0)),
+            ((b"for=unknown",), None, (CALLER, 0)),
+            ((b"for=10.99.0.2, for=10.99.0.2",), None, (CALLER, 0)),
+            ((b"for=10.99.0.2", b"for=10.99.0.2"), None, (CALLER, 0)),
+        ],
+    )
+    async def test_believed(
+        self,
+        workload: socket.socket,
+        forwarded: tuple[bytes, ...],
+        remote_ip: str | None,
+        told: tuple[str, int],
+    ) -> None:
+        """Only what is the peer's own: where its tunnel comes from, or what the record of its node says."""
+        port = port_of(workload)
+        state = msgspec.structs.replace(
+            snapshot(workloads=(msgspec.structs.replace(local("api", port), proxy_protocol=True),)),
+            nodes={
+                "app-1": RECORDED,
+                "app-2": "10.77.0.3",
+                "app-3": "10.99.0.9",
+                "app-4": "10.99.0.9",
+                "web-1": ADDRESS,
+            },
+        )
+        async with door(state) as at:
+            at.request(f"{ADDRESS}:{port}", *forwarded)
+            await at.answered()
+            served, _ = workload.accept()
+            with served:
+                expected = proxy_header(source=told, destination=(ADDRESS, port), spiffe_id=str(WEB))
+                assert served.recv(500) == expected
+            (decided,) = at.stage.context.decisions.take(0.0)
+            assert (decided.source_ip, decided.remote_ip) == (CALLER, remote_ip or "")
+
+    @pytest.mark.parametrize("claimed", [{"app-1": ADDRESS}, {"app-1": RECORDED, "web-9": RECORDED}])
+    async def test_a_claim_that_is_not_its_own(
+        self, workload: socket.socket, claimed: dict[str, str]
+    ) -> None:
+        """A node whose record claims this host's address, or another node's, may not speak from it."""
+        port = port_of(workload)
+        state = msgspec.structs.replace(snapshot(workloads=(local("api", port),)), nodes=claimed)
+        async with door(state) as at:
+            at.request(f"{ADDRESS}:{port}", f"for={claimed['app-1']}".encode())
+            await at.answered()
+            (decided,) = at.stage.context.decisions.take(0.0)
+            assert decided.remote_ip == ""
 
 
 class TestDial:

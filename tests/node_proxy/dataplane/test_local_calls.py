@@ -17,6 +17,7 @@ from node_proxy.dataplane.outbound import Outbound
 from node_proxy.dataplane.outbound_connection import Caller, OutboundConnection
 from node_proxy.dataplane.socket_side import SocketSide
 from node_proxy.dataplane.tables import Route
+from node_proxy.proxy_header import proxy_header
 from node_proxy.snapshot import Endpoint, Snapshot
 from registry.model.authorization import Action
 from tests.fakes.context import ADDRESS, NODE, scene, snapshot
@@ -115,6 +116,20 @@ async def test_bytes_flow_without_a_tunnel(workload: socket.socket) -> None:
         assert (line["bytes_sent"], line["bytes_received"], line["outcome"]) == (8, 6, "done")
         assert inside.pool.asked == []
         inside.assert_balanced()
+
+
+async def test_the_workload_is_told(workload: socket.socket) -> None:
+    """A caller on loopback has the address of its host for those who ask, and its own identity."""
+    port = port_of(workload)
+    wishing = msgspec.structs.replace(local("api", port), proxy_protocol=True)
+    async with house(snapshot(workloads=(wishing,))) as inside:
+        inside.call(here(port))
+        await trio.testing.wait_all_tasks_blocked()
+        served, _ = workload.accept()
+        with served:
+            assert served.recv(500) == proxy_header(
+                source=(ADDRESS, 0), destination=(ADDRESS, port), spiffe_id=WEB.text
+            )
 
 
 @pytest.mark.parametrize("end", ["done", "broken", "cut"])

@@ -13,6 +13,7 @@ from node_proxy.errors import DialError, HandshakeError
 from node_proxy.tunnel.handlers import TUNNEL_CLOSED
 from node_proxy.tunnel.http2 import CANCEL, REFUSED_STREAM
 from tests.fakes.eventually import eventually
+from tests.fakes.outbound_pool import IdleSocket
 from tests.fakes.relay_tunnel import RelayTunnel
 from tests.fakes.tcp import Reader, tcp_pair
 from tests.integration.certificates import server_name
@@ -49,6 +50,25 @@ class TestAsking:
             at.open_tunnels(api)
             at.call(api)
             assert at.pool.open["fd00::2"].opened == ["[fd00::2]:8080"]
+
+    @pytest.mark.parametrize(
+        ("peer", "said"),
+        [
+            (("10.77.0.1", 4711), [(b"forwarded", b'for="10.77.0.1:4711"')]),
+            (("fd77::1", 4711, 0, 0), [(b"forwarded", b'for="[fd77::1]:4711"')]),
+            (("127.0.0.1", 4711), []),
+            (("::1", 4711, 0, 0), []),
+            ("", []),
+            (None, []),
+        ],
+    )
+    async def test_callers_address(self, peer: object, said: list[tuple[bytes, bytes]]) -> None:
+        """The peer is told the caller's own address, unless that leads to nobody outside this host."""
+        async with source() as at:
+            (api,) = endpoints(1)
+            at.open_tunnels(api)
+            at.call(api, sock=IdleSocket(peer).as_socket())
+            assert at.pool.open[api.address].said == said
 
     async def test_nobody_to_ask(self) -> None:
         """A service without endpoints is refused with a reset, and says so."""
@@ -290,7 +310,7 @@ class BreaksOnOpen(RelayTunnel):
         super().__init__()
         self._replace = replace
 
-    def open_stream(self, authority: str, handler: "object") -> int:
+    def open_stream(self, authority: str, handler: "object", headers: "object" = ()) -> int:
         """Break: the handler hears it before the call returns."""
         assert isinstance(handler, OutboundConnection)
         self._replace()

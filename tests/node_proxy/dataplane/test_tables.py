@@ -22,7 +22,7 @@ from registry.model.peer_authentication import (
 from registry.model.resource import Metadata
 from registry.model.service import PortProtocol
 from registry.rules import AuthRequest, Denied, Permit, authorize
-from tests.fakes.context import snapshot
+from tests.fakes.context import ADDRESS, snapshot
 from tests.integration.certificates import TRUST_DOMAIN, spiffe
 from tests.integration.snapshots import endpoint, local, policy, service
 
@@ -50,6 +50,18 @@ def test_service_by_name() -> None:
     route = Tables(snapshot(services=(API,))).by_name("default/api", 80)
     assert route is not None
     assert (route.service, route.port, route.endpoints) == ("default/api", 80, (API_ENDPOINT,))
+
+
+def test_service_by_endpoint() -> None:
+    """A service port is found by an endpoint's address too, and leads to that endpoint alone."""
+    other = endpoint("api-2", "fd77:0::2", 15008, 8080, identity=spiffe("api"))
+    both = msgspec.structs.replace(API.ports[0], endpoints=(API_ENDPOINT, other))
+    tables = Tables(snapshot(services=(msgspec.structs.replace(API, ports=(both,)),)))
+    for address, each in (("10.77.0.2", API_ENDPOINT), ("fd77::2", other)):
+        route = tables.by_endpoint(address, 8080)
+        assert route is not None
+        assert (route.service, route.port, route.endpoints) == ("default/api", 80, (each,))
+    assert tables.by_endpoint("10.77.0.2", 80) is None
 
 
 @pytest.mark.parametrize("vip", ["240.240.0.1", "fd6d:6573:6800::1"])
@@ -176,3 +188,29 @@ def test_unchanged_policies_are_taken_over() -> None:
     assert found is not None
     assert before is not None
     assert found.policies.asked is before.policies.asked
+
+
+@pytest.mark.parametrize(
+    ("node", "address", "believed"),
+    [
+        ("app-1", "10.77.0.2", True),
+        ("app-6", "fd77::6", True),
+        ("app-1", "10.77.0.3", False),
+        ("app-2", "10.77.0.9", False),
+        ("app-3", "10.77.0.9", False),
+        ("app-4", ADDRESS, False),
+        ("", "10.77.0.2", False),
+        ("stranger", "10.77.0.2", False),
+    ],
+)
+def test_address_of_a_node(node: str, address: str, believed: bool) -> None:
+    """A node may speak from the address of its record, if nobody else claims it and it is not this host's."""
+    nodes = {
+        "app-1": "10.77.0.2",
+        "app-2": "10.77.0.9",
+        "app-3": "10.77.0.9",
+        "app-4": ADDRESS,
+        "app-6": "fd77:0::6",
+    }
+    tables = Tables(msgspec.structs.replace(snapshot(), nodes=nodes))
+    assert tables.is_address_of(node, address) is believed

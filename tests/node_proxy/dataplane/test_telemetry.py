@@ -58,9 +58,9 @@ def test_connection() -> None:
     """A connection is counted while it is open; its end with its bytes and whether it was clean."""
     numbers = Telemetry()
     for _ in range(2):
-        numbers.connections("inbound", "default/api").begin()
-    numbers.connections("inbound", "default/api").end(Traffic(sent=10, received=20), "done")
-    labels = (("side", "inbound"), ("workload", "default/api"))
+        numbers.outbound("default/api").begin()
+    numbers.outbound("default/api").end(Traffic(sent=10, received=20), "done")
+    labels = (("side", "outbound"), ("workload", "default/api"))
     assert values(numbers) == {
         (telemetry.CONNECTIONS_OPENED, labels): 2,
         (telemetry.CONNECTIONS_OPEN, labels): 1,
@@ -72,10 +72,25 @@ def test_connection() -> None:
     }
 
 
+def test_security_is_told_apart() -> None:
+    """What came through a tunnel and what came past the mesh are counted apart."""
+    numbers = Telemetry()
+    for security, count in ((telemetry.MTLS, 2), (telemetry.PLAINTEXT, 1)):
+        for _ in range(count):
+            numbers.inbound("default/api", security=security).begin()
+    opened = {
+        labels: value for (name, labels), value in values(numbers).items() if name.endswith("opened_total")
+    }
+    assert opened == {
+        (("security", "mtls"), ("side", "inbound"), ("workload", "default/api")): 2,
+        (("security", "plaintext"), ("side", "inbound"), ("workload", "default/api")): 1,
+    }
+
+
 def test_every_other_outcome_is_a_cut() -> None:
     """Outcomes are free text for the log; the label has three values, so that it stays countable."""
     numbers = Telemetry()
-    api = numbers.connections("outbound", "default/api")
+    api = numbers.outbound("default/api")
     for outcome in ("the far side reset the stream (8)", "policy: default/no-web", "refused"):
         api.begin()
         api.end(Traffic(), outcome)

@@ -133,6 +133,7 @@ class TestReader:
             st.one_of(
                 st.tuples(REPEATED, st.booleans(), st.sampled_from([None, 0, 40, 100, 4096])),
                 st.sampled_from([write_accepted(), write_request("10.0.0.2:8080"), write_refused(403, "x")]),
+                st.just(write_request("10.0.0.2:8080", [(b"forwarded", b'for="10.0.0.9:4711"')])),
             ),
             max_size=20,
         )
@@ -165,7 +166,15 @@ class TestReader:
             assert list(talk.reader.read(block)) == expected
 
     @given(
-        st.binary(max_size=8), st.sampled_from([write_accepted(), write_request("a:1")]), st.integers(0, 20)
+        st.binary(max_size=8),
+        st.sampled_from(
+            [
+                write_accepted(),
+                write_request("a:1"),
+                write_request("a:1", [(b"forwarded", b"for=b"), (b"x", b"")]),
+            ]
+        ),
+        st.integers(0, 40),
     )
     def test_agrees_on_what_resembles_our_own(self, noise: bytes, plain: bytes, position: int) -> None:
         """A block that is almost one of ours is read as what it is."""

@@ -1,6 +1,7 @@
 """Nodes, proxies and services as operators see them."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -67,7 +68,7 @@ async def service(store: MemoryStore, name: str = "web", **spec: Any) -> None:
 async def judge(store: MemoryStore) -> None:
     """Do what the controller would."""
     state: dict[str, KeyValue] = {item.key: item for item in (await store.list("")).items}
-    for write in plan(state, trust_domain=TRUST_DOMAIN):
+    for write in plan(state, trust_domain=TRUST_DOMAIN, now=datetime(2026, 3, 1, tzinfo=UTC)):
         assert isinstance(write, Put)
         await store.put(write.key, write.value)
 
@@ -208,6 +209,8 @@ class TestServices:
                     "why": "",
                 }
             ],
+            "kind": "Service",
+            "hosts": [],
         }
 
     @pytest.mark.parametrize(
@@ -290,6 +293,21 @@ class TestServices:
             for name in ("default", "other")
         ]
         assert [len(items) for items in both] == [1, 0]
+
+    async def test_external(self, admin: httpx.AsyncClient, store: MemoryStore) -> None:
+        """Services outside the mesh come behind the others, with their hosts and virtual IPs."""
+        spec = {"hosts": ["api.example.com"], "ports": [{"number": 443}]}
+        document = {"apiVersion": "nodemesh/v1", "kind": "ExternalService", "metadata": {"name": "ext"}}
+        await store.put("externalservices/default/ext", json.dumps({**document, "spec": spec}).encode())
+        await store.put("externalservices/default/bad", b"nonsense: [")
+        await service(store)
+        await judge(store)
+        web, bad, ext = (await admin.get("/v1/services")).json()["items"]
+        assert (web["name"], bad["name"], bad["accepted"]) == ("web", "bad", False)
+        assert (ext["hosts"], len(ext["vips"]), ext["accepted"]) == (["api.example.com"], 2, True)
+        assert ext["ports"][0]["targetPort"] == 443
+        assert (await admin.get("/v1/services/default/ext")).json() == ext
+        assert (await admin.get("/v1/services/default/none")).status_code == 404
 
     async def test_missing(self, admin: httpx.AsyncClient) -> None:
         """A service that is not there is not found."""

@@ -27,6 +27,8 @@ WEB: dict[str, Any] = {
     "accepted": True,
     "reasons": [],
     "endpoints": [GOOD, BAD],
+    "kind": "Service",
+    "hosts": [],
 }
 
 
@@ -84,6 +86,17 @@ def test_identities_are_short_for_people(meshctl: Meshctl) -> None:
 def test_wide_shows_whole_identities(meshctl: Meshctl) -> None:
     """-o wide says the SPIFFE ID."""
     assert IDENTITY in meshctl("service get web -o wide").stdout
+
+
+def test_external_services(meshctl: Meshctl, web: dict[str, Any]) -> None:
+    """A service outside the mesh is listed with its virtual addresses, and shown with its own names."""
+    web |= {"endpoints": [], "identities": [], "hosts": ["api.example.com"], "kind": "ExternalService"}
+    row = meshctl("service list").stdout.splitlines()[1].split()
+    assert row == ["default", "web", "80→8080/http", "240.240.0.1", "external", "accepted"]
+    assert meshctl("service list -o name").stdout == "externalservices/default/web\n"
+    shown = meshctl("service get web").stdout
+    assert "api.example.com" in shown
+    assert "No endpoints" not in shown
 
 
 @pytest.mark.parametrize("changes", [{"endpoints": []}, {"endpoints": [BAD]}, {"accepted": False}])

@@ -6,7 +6,7 @@ from registry.cli.summary import summarise
 
 
 def _document(kind: str, spec: dict[str, Any], **metadata: Any) -> dict[str, Any]:
-    version = "nodemesh/v1" if kind in ("Mesh", "Service") else "security.istio.io/v1"
+    version = "nodemesh/v1" if kind in ("Mesh", "Service", "ExternalService") else "security.istio.io/v1"
     return {"apiVersion": version, "kind": kind, "metadata": {"name": "x", **metadata}, "spec": spec}
 
 
@@ -36,6 +36,24 @@ def _document(kind: str, spec: dict[str, Any], **metadata: Any) -> dict[str, Any
                 },
             ),
             "UNSET, port 80 PERMISSIVE, on app=api",
+        ),
+        (
+            _document("ExternalService", {"hosts": ["a.example"], "ports": [{"number": 443}]}),
+            "443/tcp → a.example, for any identity",
+        ),
+        (
+            _document(
+                "ExternalService",
+                {
+                    "hosts": ["a.example", "b.example"],
+                    "ports": [{"number": 80, "targetPort": 443, "protocol": "http"}],
+                    "resolution": "STATIC",
+                    "endpoints": [{"address": "192.0.2.7"}],
+                    "tls": {"mode": "SIMPLE"},
+                    "allowedPrincipals": ["mesh.test/ns/a/sa/b"],
+                },
+            ),
+            "80→443/http → a.example, b.example at 192.0.2.7, TLS by the proxy, for mesh.test/ns/a/sa/b",
         ),
         ({"kind": "Other"}, "Other (not known to this meshctl)"),
     ],

@@ -14,6 +14,13 @@ SERVICE: dict[str, Any] = {
     "spec": {"ports": [{"port": 80}], "selector": {"app": "web"}},
 }
 
+EXTERNAL: dict[str, Any] = {
+    "apiVersion": "nodemesh/v1",
+    "kind": "ExternalService",
+    "metadata": {"name": "stripe"},
+    "spec": {"hosts": ["api.stripe.example"], "ports": [{"number": 443}]},
+}
+
 POLICY: dict[str, Any] = {
     "apiVersion": "security.istio.io/v1",
     "kind": "AuthorizationPolicy",

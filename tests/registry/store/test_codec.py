@@ -8,8 +8,8 @@ from registry.model.parse import KINDS, render
 from registry.model.resource import Resource
 from registry.store import keys
 from registry.store.codec import kind_at, parse_at
-from tests.registry.model.documents import MESH, PEERS, POLICY, SERVICE, WORKLOAD
-from tests.strategies import meshes, policies, services
+from tests.registry.model.documents import EXTERNAL, MESH, PEERS, POLICY, SERVICE, WORKLOAD
+from tests.strategies import external_services, meshes, policies, services
 
 
 def _at(key: str, document: object) -> Resource:
@@ -51,6 +51,7 @@ ADMINISTRATOR = _spec("Administrator", "admin", {"tokenSha256": "0" * 64})
 PLACES: list[tuple[str, dict[str, object]]] = [
     ("mesh", MESH),
     ("services/default/web", SERVICE),
+    ("externalservices/default/stripe", EXTERNAL),
     ("authorizationpolicies/default/web", POLICY),
     ("peerauthentications/default/web", PEERS),
     ("nodes/n1/record", NODE),
@@ -127,7 +128,7 @@ def test_unknown_kind_of_key() -> None:
     assert kind_at(keys.ResourceKey("gadgets", "default", "web")) is None
 
 
-@given(services | policies() | meshes)
+@given(services | external_services | policies() | meshes)
 def test_operators_resources(resource: Resource) -> None:
     """What is rendered is read back from the key at which it lives."""
     assert parse_at(keys.render(keys.key_of(resource)), render(resource)) == resource

@@ -1,6 +1,7 @@
 """A caller of some user in some cgroup: reads what to do as lines of JSON, answers each with one.
 
-``["connect", address, port, source?, port?]`` (answers its own address), ``["send", text]``, ``["receive"]``,
+``["connect", address, port, source?, port?]`` (answers its own address), ``["connect_unix", path]``,
+``["send", text]``, ``["receive"]``,
 ``["half_close"]``, ``["close"]``, ``["reset"]``, ``["listen", address, port]``, ``["move", cgroup.procs]``,
 ``["fork"]`` (a child takes over and does what is told from then on).
 """
@@ -34,6 +35,11 @@ class Client:
                     self._sock.bind((str(source[0]), int(source[1])))
                 self._sock.connect((address, port))
                 return self._sock.getsockname()[:2]
+            case "connect_unix", [str(path)]:
+                self._sock = socket.socket(socket.AF_UNIX)
+                self._sock.settimeout(5)
+                self._sock.connect(path)
+                return True
             case "listen", [str(address), int(port)]:
                 self._listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
                 self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
