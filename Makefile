@@ -8,6 +8,9 @@ STAMP := $(VENV)/.stamp
 BENCH_STAMP := $(VENV)/.bench-stamp
 # Extra arguments for pytest: make test ARGS="-k relay -x"
 ARGS ?=
+# Tests that run two at a time; the others, with hosts, loads and outages, need the machine for themselves.
+TOGETHER := tests/registry tests/node_proxy $(wildcard tests/integration/test_http*.py) \
+    $(addprefix tests/integration/test_,h2_clients.py routing_cases.py grpc.py)
 # make demo KEEP=1 leaves the demo's mesh running until Ctrl-C.
 KEEP ?=
 # make bench ROUNDS=5 SECONDS=4 ONLY=nodemesh,envoy; without ONLY all of tests/bench.
@@ -18,7 +21,8 @@ ONLY ?=
 # command:package, for Debian and its kin.
 TOOLS := ip:iproute2 ss:iproute2 nft:nftables curl:curl openssl:openssl ps:procps setpriv:util-linux \
     systemd-nspawn:systemd-container dropbear:dropbear-bin ssh:openssh-client \
-    redis-check-rdb:redis-tools redis-cli:redis-tools
+    redis-check-rdb:redis-tools redis-cli:redis-tools \
+    wrk:wrk h2load:nghttp2-client nghttpd:nghttp2-server
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench lock clean system
@@ -30,7 +34,12 @@ demo: $(STAMP) ## run a three-host mesh here and show what it does (KEEP=1 leave
 	@KEEP="$(KEEP)" $(BIN)/python -m tests.demo
 
 test: $(STAMP) ## run every test; those that need root are skipped off root only
+ifeq ($(ARGS),)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(TOGETHER)
+	@$(BIN)/python -m pytest $(addprefix --ignore=,$(TOGETHER))
+else
 	@$(BIN)/python -m pytest $(ARGS)
+endif
 
 check: $(STAMP) ## formatting, lint, types, import contracts, file sizes
 	@$(BIN)/ruff format --check .
@@ -42,7 +51,9 @@ check: $(STAMP) ## formatting, lint, types, import contracts, file sizes
 bench: $(BENCH_STAMP) ## compare with Envoy, nginx, haproxy, stunnel (ROUNDS=, SECONDS= a job, ONLY=nodemesh,envoy)
 	@sh tests/bench/install.sh
 	@$(BIN)/python -m tests.bench --rounds $(ROUNDS) --seconds $(SECONDS) --only "$(ONLY)"
+	@[ -n "$(ONLY)" ] || $(BIN)/python -m tests.bench.layer7 --rounds $(ROUNDS) --seconds $(SECONDS)
 	@[ -n "$(ONLY)" ] || $(BIN)/python -m tests.bench.scaling
+	@[ -n "$(ONLY)" ] || $(BIN)/python -m tests.bench.balancing
 
 lock: .cache/uv/bin/uv ## pin every dependency with its hashes anew (set UPGRADE=--upgrade to move to newer ones)
 	@env -u PIP_FIND_LINKS -u UV_FIND_LINKS .cache/uv/bin/uv pip compile --quiet $(UPGRADE) \

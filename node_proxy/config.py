@@ -33,6 +33,8 @@ DEFAULT_MARK = 0x539
 
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 Threshold = Annotated[int, Meta(ge=1, le=100)]
+# As long as Kubernetes lets the labels be that say the same.
+Place = Annotated[str, Meta(max_length=63)]
 
 
 class EtcdSection(Section, frozen=True, kw_only=True):
@@ -66,11 +68,14 @@ class ProxyConfig(Section, frozen=True, kw_only=True):
     unauthenticated, or is refused. `outbound_policy` is what becomes of a call to what is no service: it is
     refused, or passes as it is. `renewal_spread`: when the mesh changes its certificate authority, this
     node's certificates are renewed at some moment within so many seconds, since all nodes hear of it at once.
+    `region` and `zone` say where the host is: callers prefer what is near.
     """
 
     node: Name
     address: str
     registry: str
+    region: Place = ""
+    zone: Place = ""
     state_dir: str = "/var/lib/nodemesh"
     workers: Annotated[int, Meta(ge=0, le=256)] = 0
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -15,7 +15,7 @@ import trio
 
 from node_proxy.errors import LocalProtocolError
 from node_proxy.snapshot import Snapshot, Value
-from registry.model.decision import Outcome
+from registry.model.decision import Outcome, RecordedRequest
 from registry.model.enrolment import FederatedDomain, Revocation
 from registry.model.resource import DEFAULT_NAMESPACE
 
@@ -59,11 +59,16 @@ class WorkerConfig(Value, frozen=True, kw_only=True, tag=True):
 
 
 class Place(Value, frozen=True, kw_only=True):
-    """Which of so many workers this is, and the inherited memory of their counts (`node_proxy.shares`)."""
+    """Which of so many workers this is, and the inherited memory that it shares with the others.
+
+    It has the numbers of their connections (`node_proxy.shares`), and the counts of what is limited
+    (`node_proxy.buckets`); without the latter this worker counts for itself.
+    """
 
     index: int
     workers: int
     shares_fd: int
+    buckets_fd: int | None = None
 
 
 class ListenerKind(enum.Enum):
@@ -126,7 +131,17 @@ class Drain(Value, frozen=True, kw_only=True, tag=True):
     deadline: float
 
 
-ToWorker = WorkerConfig | SnapshotUpdate | CredentialsUpdate | Drain
+class Quotas(Value, frozen=True, kw_only=True, tag=True):
+    """This node's shares, above 0 and at most 1, of the limits that all nodes share; replaces the last ones.
+
+    By the name of a count (`registry.rules.limits.keys.mesh_name`), or of a limit, for all of its counts that
+    are not named themselves.
+    """
+
+    shares: dict[str, float]
+
+
+ToWorker = WorkerConfig | SnapshotUpdate | CredentialsUpdate | Drain | Quotas
 
 
 class Ready(Value, frozen=True, kw_only=True, tag=True):
@@ -171,6 +186,8 @@ class Decided(Value, frozen=True, kw_only=True):
     first_ago: float
     last_ago: float
     ids: tuple[str, ...]
+    request: RecordedRequest | None = None
+    opening: bool = False
 
 
 class Decisions(Value, frozen=True, kw_only=True, tag=True):
@@ -179,7 +196,16 @@ class Decisions(Value, frozen=True, kw_only=True, tag=True):
     decided: tuple[Decided, ...]
 
 
-FromWorker = Ready | Report | Decisions
+class Demand(Value, frozen=True, kw_only=True, tag=True):
+    """Requests that the worker was asked for since its last such message, allowed or not.
+
+    By the names of the counts that all nodes share. Sent every second while there are any.
+    """
+
+    counts: dict[str, int]
+
+
+FromWorker = Ready | Report | Decisions | Demand
 
 M = TypeVar("M")
 

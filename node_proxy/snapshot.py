@@ -8,9 +8,13 @@ import msgspec
 
 from node_proxy.address import join_address
 from registry.model.authorization import AuthorizationPolicy
+from registry.model.backend_policy import BackendPolicy
+from registry.model.grpc_route import GRPCRoute
+from registry.model.http_route import HTTPRoute
 from registry.model.mesh import DefaultAuthorization
 from registry.model.peer_authentication import MtlsMode, PeerAuthentication
 from registry.model.service import PortProtocol
+from registry.model.tcp_route import TCPRoute
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +33,8 @@ class Endpoint(Value, frozen=True, kw_only=True):
     server_name: str
     weight: int
     healthy: bool
+    region: str = ""
+    zone: str = ""
 
     @property
     def at(self) -> str:
@@ -97,7 +103,8 @@ class LocalWorkload(Value, frozen=True, kw_only=True):
 
     `owner` says whose calls carry its identity; None when that is not declared. `services` are those it is
     behind, by its labels. `preserve_source`: it is dialled from the caller's own address. `proxy_protocol`:
-    it is told of the caller by a header (`node_proxy.proxy_header`).
+    it is told of the caller by a header (`node_proxy.proxy_header`). `protocols` say what its ports speak, as
+    the services before it declare; what none declares, or two declare otherwise, is tcp.
     """
 
     name: str
@@ -111,6 +118,7 @@ class LocalWorkload(Value, frozen=True, kw_only=True):
     services: tuple[str, ...] = ()
     preserve_source: bool = False
     proxy_protocol: bool = False
+    protocols: dict[int, PortProtocol] = {}
 
 
 class Snapshot(Value, frozen=True, kw_only=True):
@@ -119,6 +127,8 @@ class Snapshot(Value, frozen=True, kw_only=True):
     `closed_namespaces`: namespaces with a policy that never parsed; they refuse every new connection,
     and the value says which key is to blame. `enforcement_grace`: seconds before an open connection is cut
     that policies deny now. `nodes` gives the address that each node's record names, as that node says it.
+    Routes come with the revision of the store at which they were made: the older goes first. `region` and
+    `zone` are this node's.
     """
 
     revision: int
@@ -136,3 +146,9 @@ class Snapshot(Value, frozen=True, kw_only=True):
     externals: tuple[ExternalServiceView, ...] = ()
     vip_ranges: tuple[str, ...] = ()
     nodes: dict[str, str] = {}
+    http_routes: tuple[tuple[HTTPRoute, int], ...] = ()
+    grpc_routes: tuple[tuple[GRPCRoute, int], ...] = ()
+    tcp_routes: tuple[tuple[TCPRoute, int], ...] = ()
+    backend_policies: tuple[BackendPolicy, ...] = ()
+    region: str = ""
+    zone: str = ""

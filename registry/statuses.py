@@ -6,7 +6,9 @@ stays until its virtual IPs may be given to another.
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
+from functools import lru_cache
 from ipaddress import ip_address
+from typing import Final
 
 from registry.clock import format_time, parse_time
 from registry.errors import InvalidResource
@@ -30,9 +32,14 @@ from registry.model.status import Status, StatusSpec
 from registry.store import keys
 from registry.store.base import Delete, KeyValue, Put, Write
 from registry.store.codec import ADDRESSED_PLURALS
+from registry.traffic import describe_remarks, remarks_on_traffic
 from registry.vips import Network, allocate, read_networks
 
 State = Mapping[str, KeyValue]
+
+# Every edit has all judged anew, and parsing is most of that work: as many are kept as a large mesh has, some
+# KB each.
+_KEPT_JUDGEMENTS: Final = 8192
 
 
 def concerns(key: str) -> bool:
@@ -72,16 +79,22 @@ def plan(
     held_back = [vip for status in released.values() for vip in status.vips]
     vips = _allocate(judged, vouched, networks, held_back)
     rivals = _rivals(judged)
+    remarks = remarks_on_traffic(judged, {key: item.created for key, item in resources.items()})
     writes: list[Write] = []
     for key, verdict in judged.items():
         place = status_key(key)
         faults = rivals.get(key, ())
         if isinstance(verdict, AuthorizationPolicy):
             faults = tuple(unenforceable(verdict, services))
+        about = remarks.get(key, ())
         spec = StatusSpec(
             revision=resources[key].revision,
-            accepted=isinstance(verdict, Resource) and not faults,
-            reasons=(*_reasons(verdict, vips.get(key, ()), networks, len(released)), *faults),
+            accepted=isinstance(verdict, Resource) and not faults and not any(each.grave for each in about),
+            reasons=(
+                *_reasons(verdict, vips.get(key, ()), networks, len(released)),
+                *faults,
+                *describe_remarks(about),
+            ),
             vips=vips.get(key, ()),
         )
         value = _render(place, spec)
@@ -163,6 +176,7 @@ def _status_key(text: str) -> keys.StatusKey | None:
     return key if isinstance(key, keys.StatusKey) and key.plural in KINDS_BY_PLURAL else None
 
 
+@lru_cache(maxsize=_KEPT_JUDGEMENTS)
 def _judge(key: OperatorKey, item: KeyValue, trust_domain: str) -> Resource | str:
     """Give the resource if it is accepted, else the reason why not."""
     try:

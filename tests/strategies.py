@@ -22,6 +22,7 @@ from registry.model.authorization import (
     To,
     WorkloadSelector,
 )
+from registry.model.backend_policy import BackendPolicy
 from registry.model.decision import DecisionRecord, NodeDecisions, NodeDecisionsSpec, Outcome
 from registry.model.enrolment import (
     Enrolment,
@@ -44,6 +45,8 @@ from registry.model.external_service import (
     ExternalTlsMode,
     Resolution,
 )
+from registry.model.grpc_route import GRPCRoute
+from registry.model.http_route import HTTPRoute
 from registry.model.identity import Identity, NodeIdentity, WorkloadIdentity
 from registry.model.mesh import DefaultAuthorization, Mesh, MeshSpec
 from registry.model.peer_authentication import (
@@ -52,10 +55,12 @@ from registry.model.peer_authentication import (
     PeerAuthentication,
     PeerAuthenticationSpec,
 )
+from registry.model.quota import NodeQuotas, NodeQuotasSpec
 from registry.model.resource import ROOT_NAMESPACE, Metadata, Resource
 from registry.model.rotation import Phase, Rotation, RotationSpec
 from registry.model.service import PortProtocol, Service, ServicePort, ServiceSpec
 from registry.model.status import Status, StatusSpec
+from registry.model.tcp_route import TCPRoute
 from registry.model.workload import (
     Health,
     Node,
@@ -65,6 +70,12 @@ from registry.model.workload import (
     Rejection,
     Workload,
     WorkloadSpec,
+)
+from tests.traffic_strategies import (
+    backend_policy_specs,
+    grpc_route_specs,
+    http_route_specs,
+    tcp_route_specs,
 )
 
 names = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
@@ -401,6 +412,16 @@ node_statuses: st.SearchStrategy[NodeStatus] = _resources(
         trusted_roots=_tuples(digests),
         issuers=_tuples(digests),
         workers=st.integers(0, 64),
+        faults=_tuples(texts),
+    ),
+)
+
+node_quotas: st.SearchStrategy[NodeQuotas] = _resources(
+    NodeQuotas,
+    st.builds(
+        NodeQuotasSpec,
+        # As nodes write them: to the thousandth.
+        demands=st.dictionaries(texts, st.integers(0, 10**9).map(lambda number: number / 1000), max_size=4),
     ),
 )
 
@@ -510,16 +531,26 @@ statuses: st.SearchStrategy[Status] = _resources(
     ),
 )
 
+http_routes: st.SearchStrategy[HTTPRoute] = _resources(HTTPRoute, http_route_specs)
+grpc_routes: st.SearchStrategy[GRPCRoute] = _resources(GRPCRoute, grpc_route_specs)
+tcp_routes: st.SearchStrategy[TCPRoute] = _resources(TCPRoute, tcp_route_specs)
+backend_policies: st.SearchStrategy[BackendPolicy] = _resources(BackendPolicy, backend_policy_specs)
+
 by_kind: dict[type[Resource], st.SearchStrategy[Any]] = {
     Service: services,
     ExternalService: external_services,
     AuthorizationPolicy: policies(),
     PeerAuthentication: peer_authentications(),
+    HTTPRoute: http_routes,
+    GRPCRoute: grpc_routes,
+    TCPRoute: tcp_routes,
+    BackendPolicy: backend_policies,
     Mesh: meshes,
     Workload: workloads,
     Node: nodes,
     NodeStatus: node_statuses,
     NodeDecisions: node_decisions,
+    NodeQuotas: node_quotas,
     Enrolment: enrolments,
     JoinToken: join_tokens,
     TrustBundle: trust_bundles,

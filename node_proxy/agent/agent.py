@@ -29,6 +29,7 @@ from node_proxy.agent.external_views import names_to_resolve
 from node_proxy.agent.health import HealthChecks, check_for
 from node_proxy.agent.listeners import Listeners, bind_all, explicit_listeners, own_ports
 from node_proxy.agent.notify import notify_systemd
+from node_proxy.agent.quotas import QuotaBook, QuotaKeeper, QuotaPublisher
 from node_proxy.agent.record_signing import RecordSigner
 from node_proxy.agent.records import OwnResources, own_resources, own_status
 from node_proxy.agent.registration import Registration
@@ -159,15 +160,17 @@ class Agent:
                 now=now,
                 rng=rng or random.SystemRandom(),
             )
+        vouching = Vouching(
+            Signatures(trust_domain=self._trust_domain, roots=read_roots(enrolment.roots)),
+            now,
+            enrolment.revocations,
+        )
         self._state = MeshState(
             trust_domain=self._trust_domain,
             trust=lambda: self._certificates.enrolment,
-            vouching=Vouching(
-                Signatures(trust_domain=self._trust_domain, roots=read_roots(enrolment.roots)),
-                now,
-                enrolment.revocations,
-            ),
+            vouching=vouching,
         )
+        quota_book = QuotaBook(proxy.node, vouching)
         self._resolver = None
         if proxy.dns.enabled:
             self._resolver = Resolver(
@@ -193,16 +196,14 @@ class Agent:
         self._source_routing = None
         if proxy.capture.enabled:
             self._source_routing = SourceRouting(proxy.mark, families_of(config))
-        self._discovery = Discovery(store, self._state, self._state_changed)
+        self._discovery = Discovery(store, self._state, self._state_changed, quota_book.observe)
         self._health = HealthChecks(config.workloads, self._health_changed, check_for)
         decisions = DecisionBook(proxy.node, now)
         publisher = DecisionPublisher(store, proxy.node, decisions)
+        signer = RecordSigner(lambda: self._certificates.node)
+        quota_publisher = QuotaPublisher(store, proxy.node, quota_book, signer)
         self._registration = Registration(
-            store,
-            self._own,
-            self._status,
-            (publisher.keep_written,),
-            RecordSigner(lambda: self._certificates.node),
+            store, self._own, self._status, (publisher.keep_written, quota_publisher.keep_written), signer
         )
         self._pool = WorkerPool(
             count=worker_count(proxy),
@@ -228,7 +229,13 @@ class Agent:
             listeners=listeners.for_workers,
             changed=self._report_changed,
             decided=decisions.take,
+            demanded=quota_book.take,
             command=worker_command,
+        )
+        self._quotas = QuotaKeeper(
+            quota_book,
+            stale_since=lambda: self._discovery.stale_since,
+            give=self._pool.give_quotas,
         )
         self.view = View(
             config=config,
@@ -273,6 +280,7 @@ class Agent:
                 if self._etcd_keeper is not None:
                     nursery.start_soon(self._etcd_keeper.keep_fresh)
                 nursery.start_soon(self._health.run)
+                nursery.start_soon(self._quotas.keep)
                 nursery.start_soon(self._enforcement.keep_cached)
                 nursery.start_soon(self._enforcement.keep_capture)
                 if self._source_routing is not None:
@@ -333,6 +341,7 @@ class Agent:
             if rejection not in before:
                 log.error("policy cannot be enforced as it is", key=rejection.key, reason=rejection.reason)
         self.view.compiled = compiled
+        self._quotas.follow(compiled.snapshot)
         self._pool.give_snapshot(compiled.snapshot)
         self._external_names.want(names_to_resolve(self._state))
         if self._resolver is not None:
@@ -375,6 +384,7 @@ class Agent:
             in_use=self._certificates.in_use.by(self._pool.generations),
             revoked=tuple(self._certificates.revoked.values()),
             workers=self._pool.running,
+            faults=self.view.compiled.faults if self.view.compiled else (),
         )
 
 

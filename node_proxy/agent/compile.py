@@ -6,10 +6,12 @@ No I/O. Whatever is left out of a service is left out with a reason, for people 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
 from node_proxy.agent.external_views import external_views
+from node_proxy.agent.faults import faults_in_force
 from node_proxy.agent.records import OwnResources
 from node_proxy.agent.retention import Retention
 from node_proxy.agent.state import MeshState
@@ -17,12 +19,21 @@ from node_proxy.agent.unenforceable import find_rejections
 from node_proxy.config import NodeConfig, WorkloadConfig
 from node_proxy.snapshot import Endpoint, LocalWorkload, ServicePortView, ServiceView, Snapshot
 from registry.model.authorization import AuthorizationPolicy
+from registry.model.backend_policy import BackendPolicy
+from registry.model.grpc_route import GRPCRoute
+from registry.model.http_route import HTTPRoute
 from registry.model.identity import WorkloadIdentity
 from registry.model.peer_authentication import PeerAuthentication
+from registry.model.resource import Resource
 from registry.model.service import Service, ServicePort
 from registry.model.status import Status
+from registry.model.tcp_route import TCPRoute
 from registry.model.workload import Health, Node, NodeSpec, Rejection, Workload
+from registry.rules.fitting import attach
+from registry.rules.layer7 import protocols_of
 from registry.store import keys
+
+R = TypeVar("R", bound=Resource)
 
 
 class Exclusion(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,13 +50,15 @@ class Exclusion(msgspec.Struct, frozen=True, kw_only=True):
 class Compiled:
     """A snapshot, what was left out of it, and which virtual IP ranges the mesh uses.
 
-    `rejections` are policies in it that cannot be enforced as they are meant.
+    `rejections` are policies and routes in it that cannot be enforced as they are meant. `faults` are the
+    errors that are made on purpose, each in a line for people.
     """
 
     snapshot: Snapshot
     exclusions: tuple[Exclusion, ...]
     vip_ranges: tuple[str, ...]
     rejections: tuple[Rejection, ...] = ()
+    faults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +111,7 @@ class Compiler:
             }
             views.append(self._view(service, candidates, exclusions, state))
         mesh = state.mesh()
+        attached = attach((policy, state.created(key)) for key, policy in state.of(BackendPolicy))
         proxy = self._config.proxy
         local = tuple(local_workload(each, self._trust_domain, services) for each in self._config.workloads)
         snapshot = Snapshot(
@@ -118,9 +132,16 @@ class Compiler:
             externals=external_views(state, self._resolved),
             vip_ranges=mesh.vip_ranges,
             nodes=selectable.addresses,
+            http_routes=_dated(state, HTTPRoute),
+            grpc_routes=_dated(state, GRPCRoute),
+            tcp_routes=_dated(state, TCPRoute),
+            backend_policies=attached.policies,
+            region=proxy.region,
+            zone=proxy.zone,
         )
-        rejections = find_rejections(state, local, services)
-        return Compiled(snapshot, tuple(exclusions), mesh.vip_ranges, rejections)
+        rejections = find_rejections(state, local, services, attached)
+        faults = faults_in_force(attached.policies)
+        return Compiled(snapshot, tuple(exclusions), mesh.vip_ranges, rejections, faults)
 
     def _view(
         self,
@@ -153,6 +174,7 @@ class Compiler:
 def local_workload(workload: WorkloadConfig, trust_domain: str, services: Iterable[Service]) -> LocalWorkload:
     """Give a declared workload as the workers see it; `services` are all of the mesh."""
     identity = workload.identity(trust_domain)
+    behind = [service for service in services if service.selects(workload.namespace, workload.labels)]
     return LocalWorkload(
         name=workload.qualified,
         namespace=workload.namespace,
@@ -164,10 +186,17 @@ def local_workload(workload: WorkloadConfig, trust_domain: str, services: Iterab
         owner=workload.owner,
         preserve_source=workload.preserve_source,
         proxy_protocol=workload.proxy_protocol is not None,
-        services=tuple(
-            service.name for service in services if service.selects(workload.namespace, workload.labels)
+        services=tuple(service.name for service in behind),
+        protocols=protocols_of(
+            behind, namespace=workload.namespace, labels=workload.labels, ports=workload.ports
         ),
     )
+
+
+def _dated(state: MeshState, kind: type[R]) -> tuple[tuple[R, int], ...]:
+    """Give the routes of a kind, the oldest first: which of two goes first is decided by that."""
+    found = ((route, state.created(key)) for key, route in state.of(kind))
+    return tuple(sorted(found, key=lambda pair: (pair[1], pair[0].name)))
 
 
 class _Selectable:
@@ -239,6 +268,8 @@ def _endpoints(
             server_name=identities[spec.identity].server_name,
             weight=spec.weight,
             healthy=spec.health is Health.HEALTHY,
+            region=candidate.node.region,
+            zone=candidate.node.zone,
         )
 
 

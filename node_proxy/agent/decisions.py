@@ -131,6 +131,8 @@ def _sort(decided: Decided) -> Sort:
         decided.destination,
         # Without a workload, workers count all ports together.
         decided.port if decided.destination else 0,
+        decided.request is not None,
+        decided.opening,
     )
 
 
@@ -144,6 +146,7 @@ def _add(known: DecisionRecord | None, decided: Decided, now: datetime) -> Decis
             count=known.count + decided.count,
             last_seen=max(seen, known.last_seen),
             ids=(*known.ids, *decided.ids)[-keep:],
+            request=decided.request,
         )
     return DecisionRecord(
         outcome=decided.outcome,
@@ -160,6 +163,8 @@ def _add(known: DecisionRecord | None, decided: Decided, now: datetime) -> Decis
         first_seen=_time(now - timedelta(seconds=decided.first_ago)),
         last_seen=seen,
         ids=decided.ids,
+        request=decided.request,
+        opening=decided.opening,
     )
 
 

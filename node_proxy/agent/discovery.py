@@ -22,6 +22,10 @@ PROBE = 2.0
 log = structlog.get_logger("node_proxy.agent.discovery")
 
 
+def _overlook(_event: WatchEvent) -> None:
+    """Stand for nobody else who listens."""
+
+
 class Discovery:
     """Keeps a MeshState up to date.
 
@@ -29,12 +33,20 @@ class Discovery:
         store: where the mesh's state is.
         state: what is kept up to date; it stays as it is while the store is away.
         changed: called after every event that mattered.
+        observe: hears every event, also those that do not matter to the state.
     """
 
-    def __init__(self, store: Store, state: MeshState, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        state: MeshState,
+        changed: Callable[[], None],
+        observe: Callable[[WatchEvent], None] = _overlook,
+    ) -> None:
         self._store = store
         self._state = state
         self._changed = changed
+        self._observe = observe
         self._answered = 0.0
         self._stale_since: float | None = None
         self._complained = False
@@ -75,7 +87,10 @@ class Discovery:
             # Of a large mesh that is more than a second's work, in which the lease must be kept alive.
             await trio.to_thread.run_sync(self._state.examine, event.listing.items)
         before = self._state.rejections()
-        if not self._state.apply(event):
+        mattered = self._state.apply(event)
+        # After the state, which says whose signatures count.
+        self._observe(event)
+        if not mattered:
             return
         for rejection in self._state.rejections():
             if rejection not in before:

@@ -27,6 +27,8 @@ OwnResources = Mapping[str, Node | Workload]
 # Other nodes decide how much of theirs is refused here: it must not make this node's own status too large for
 # etcd. About 300 bytes each, so at most 75 KiB or so.
 MAX_REJECTIONS = 256
+# As many as somebody can have an eye on; about 200 bytes each.
+MAX_FAULTS = 64
 
 
 def own_resources(
@@ -44,7 +46,14 @@ def own_resources(
         api_version=NODEMESH,
         kind=Node.KIND,
         metadata=Metadata(name=proxy.node, namespace=ROOT_NAMESPACE),
-        spec=NodeSpec(address=proxy.address, tunnel_port=tunnel_port, version=version, boot_id=boot_id),
+        spec=NodeSpec(
+            address=proxy.address,
+            tunnel_port=tunnel_port,
+            region=proxy.region,
+            zone=proxy.zone,
+            version=version,
+            boot_id=boot_id,
+        ),
     )
     resources: dict[str, Node | Workload] = {keys.render(keys.NodeRecordKey(proxy.node)): node}
     for each in config.workloads:
@@ -73,10 +82,12 @@ def own_status(
     in_use: Standing,
     revoked: tuple[str, ...],
     workers: int,
+    faults: Sequence[str] = (),
 ) -> dict[str, NodeStatus]:
     """Give the node's status; `certificate_expires` is when the first certificate ends.
 
-    `revoked` says of each of its certificates that is revoked by what.
+    `revoked` says of each of its certificates that is revoked by what, `faults` which errors it makes on
+    purpose.
     """
     expires = (
         certificate_expires.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if certificate_expires else ""
@@ -93,9 +104,17 @@ def own_status(
             issuers=tuple(sorted(in_use.issuers)),
             revoked=revoked,
             workers=workers,
+            faults=_shown(faults),
         ),
     )
     return {keys.render(keys.NodeStatusKey(node)): status}
+
+
+def _shown(faults: Sequence[str]) -> tuple[str, ...]:
+    if len(faults) <= MAX_FAULTS:
+        return tuple(faults)
+    shown = faults[: MAX_FAULTS - 1]
+    return (*shown, f"{len(faults) - len(shown)} more faults; this node's /config lists them all")
 
 
 def _bounded(rejected: Sequence[Rejection]) -> tuple[Rejection, ...]:

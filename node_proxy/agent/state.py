@@ -30,10 +30,18 @@ NOBODY = Trust(roots=())
 
 
 class Version(msgspec.Struct, frozen=True):
-    """One value of a key as it was read."""
+    """One value of a key as it was read; `created` is the revision at which the key was made.
+
+    It is 0 where that is not known: caches of before did not keep it.
+    """
 
     raw: bytes
     revision: int
+    created: int = 0
+
+    def is_value_of(self, item: KeyValue) -> bool:
+        """Whether it is what stands at a key."""
+        return self.raw == item.value and self.revision == item.revision
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -108,7 +116,8 @@ class MeshState:
         for record in sorted(records, key=_weight):
             for version, fresh in ((record.good, False), (record.bad, True)):
                 if version is not None:
-                    self._change(KeyValue(record.key, version.raw, 0, version.revision), fresh=fresh)
+                    item = KeyValue(record.key, version.raw, version.created, version.revision)
+                    self._change(item, fresh=fresh)
         self.revision = revision
 
     @property
@@ -140,6 +149,11 @@ class MeshState:
         """Give the revision of what is in force at `key`."""
         entry = self._entries.get(key)
         return entry.good.revision if entry is not None and entry.good is not None else None
+
+    def created(self, key: str) -> int:
+        """Give the revision at which what is in force at `key` was made; 0 if that is not known."""
+        entry = self._entries.get(key)
+        return entry.good.created if entry is not None and entry.good is not None else 0
 
     def __contains__(self, key: object) -> bool:
         return key in self._entries
@@ -190,9 +204,12 @@ class MeshState:
 
     def _change(self, item: KeyValue, *, fresh: bool = True) -> bool:
         entry = self._entries.get(item.key, _Entry())
-        version = Version(item.value, item.revision)
-        if version == (entry.bad or entry.good):
-            return False
+        version = Version(item.value, item.revision, item.created)
+        if (known := entry.bad or entry.good) is not None and known.is_value_of(item):
+            if known.created == item.created:
+                return False
+            self._entries[item.key] = _dated(entry, item.created)
+            return True
         try:
             resource, signer = self._read(item, fresh=fresh)
         except InvalidResource as error:
@@ -296,6 +313,12 @@ class MeshState:
             case _:
                 pass
         return resource, signer
+
+
+def _dated(entry: _Entry, created: int) -> _Entry:
+    """Note when a key was made of which a cache of before kept only what it held."""
+    good, bad = (each and msgspec.structs.replace(each, created=created) for each in (entry.good, entry.bad))
+    return replace(entry, good=good, bad=bad)
 
 
 def _refuse_misplaced(key: str) -> None:

@@ -63,6 +63,7 @@ class View:
             "snapshot": compiled.snapshot if compiled else None,
             "excluded": compiled.exclusions if compiled else (),
             "rejected": self.rejected(),
+            "faults": compiled.faults if compiled else (),
             "certificates": [
                 {
                     "identity": state.identity,

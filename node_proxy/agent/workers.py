@@ -4,7 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -12,14 +12,17 @@ import structlog
 import trio
 
 from node_proxy.agent.metrics import WorkerTotals
+from node_proxy.buckets import Buckets
 from node_proxy.control import (
     ControlChannel,
     CredentialsUpdate,
     Decided,
     Decisions,
+    Demand,
     Drain,
     FromWorker,
     Place,
+    Quotas,
     Ready,
     Report,
     SnapshotUpdate,
@@ -36,8 +39,14 @@ LAST_PAUSE = 30.0
 SETTLED = 10.0
 # What a worker may take to exit beyond the end of its drain, or after its control socket has closed.
 EXIT_GRACE = 1.0
+# What a worker takes for granted.
+NO_QUOTAS = Quotas(shares={})
 
 log = structlog.get_logger("node_proxy.agent.workers")
+
+
+def _nothing(_counts: Mapping[str, int]) -> None:
+    """Stand for nobody who wants to know."""
 
 
 class RestartPause:
@@ -72,6 +81,7 @@ class WorkerPool:
         listeners: the sockets they inherit; `config` names them by descriptor.
         changed: called when a worker has applied a snapshot, came or went.
         decided: takes what a worker decided since it last told.
+        demanded: takes what a worker was asked for under limits that all nodes share.
         command: how a worker is started; its control descriptor is added.
     """
 
@@ -83,18 +93,22 @@ class WorkerPool:
         listeners: Sequence[socket.socket],
         changed: Callable[[], None],
         decided: Callable[[Sequence[Decided]], None],
+        demanded: Callable[[Mapping[str, int]], None] = _nothing,
         command: Sequence[str] = WORKER_COMMAND,
     ) -> None:
         self.workers = tuple(Worker(index) for index in range(count))
         self.totals = WorkerTotals()
         self._config = config
         self._shares = Shares.make(count)
+        self._buckets = Buckets.make()
         self._listeners = listeners
         self._changed = changed
         self._decided = decided
+        self._demanded = demanded
         self._command = command
         self._snapshot: SnapshotUpdate | None = None
         self._credentials: CredentialsUpdate | None = None
+        self._quotas = NO_QUOTAS
         self._draining = trio.Event()
         self._ready = trio.Event()
         self._deadline = 0.0
@@ -139,6 +153,12 @@ class WorkerPool:
         self._credentials = credentials
         self._wake()
 
+    def give_quotas(self, quotas: Quotas) -> None:
+        """Let every worker count by these shares; one that is given a snapshot after this has them first."""
+        if quotas != self._quotas:
+            self._quotas = quotas
+            self._wake()
+
     def drain(self, deadline: float) -> None:
         """Let every worker finish what is open for at most `deadline` seconds; `run` ends when all have."""
         self._deadline = deadline
@@ -153,6 +173,7 @@ class WorkerPool:
                     nursery.start_soon(self._keep_running, worker)
         finally:
             self._shares.close()
+            self._buckets.close()
 
     def _wake(self) -> None:
         self._news.set()
@@ -180,7 +201,8 @@ class WorkerPool:
         ours, theirs = socket.socketpair()
         async with trio.SocketStream(trio.socket.from_stdlib_socket(ours)) as stream:
             with theirs:
-                fds = (theirs.fileno(), self._shares.fd, *(each.fileno() for each in self._listeners))
+                shared = [fd for fd in (self._shares.fd, self._buckets.fd) if fd is not None]
+                fds = (theirs.fileno(), *shared, *(each.fileno() for each in self._listeners))
                 command = [*self._command, "--control-fd", str(theirs.fileno())]
                 # A group of its own: Ctrl-C is for the agent, which drains workers in its own order.
                 process = await trio.lowlevel.open_process(
@@ -206,10 +228,16 @@ class WorkerPool:
     async def _feed(self, channel: ControlChannel[FromWorker], worker: Worker, process: trio.Process) -> None:
         """Send what is newest, again and again; a slow worker holds up only itself."""
         with suppress(trio.BrokenResourceError):
-            place = Place(index=worker.index, workers=len(self.workers), shares_fd=self._shares.fd)
+            place = Place(
+                index=worker.index,
+                workers=len(self.workers),
+                shares_fd=self._shares.fd,
+                buckets_fd=self._buckets.fd,
+            )
             await channel.send(msgspec.structs.replace(self._config, place=place))
             credentials: CredentialsUpdate | None = None
             snapshot: SnapshotUpdate | None = None
+            quotas = NO_QUOTAS
             while True:
                 news = self._news
                 if self._draining.is_set():
@@ -222,6 +250,9 @@ class WorkerPool:
                 if self._credentials is not None and self._credentials is not credentials:
                     credentials = self._credentials
                     await channel.send(credentials)
+                elif self._quotas is not quotas:
+                    quotas = self._quotas
+                    await channel.send(quotas)
                 elif self._snapshot is not None and self._snapshot is not snapshot:
                     snapshot = self._snapshot
                     await channel.send(snapshot)
@@ -248,6 +279,8 @@ class WorkerPool:
                             self.totals.update(worker.index, samples)
                         case Decisions(decided=decided):
                             self._decided(decided)
+                        case Demand(counts=counts):
+                            self._demanded(counts)
         except LocalProtocolError:
             log.exception("worker broke the control protocol", worker=worker.index)
         if not self._draining.is_set():

@@ -9,6 +9,7 @@ from typing import TypeVarTuple
 
 from structlog.typing import FilteringBoundLogger
 
+from node_proxy.buckets import Buckets
 from node_proxy.dataplane import telemetry
 from node_proxy.dataplane.backlog import Backlog
 from node_proxy.dataplane.decisions import DecisionLog
@@ -37,6 +38,7 @@ class Enforced:
 class WorkerContext:
     """One worker's seams and shared buffers.
 
+    `index` is this worker's place among so many `workers` of the node, which share out its limits.
     `tunnel_buffer` and `relay_buffer` may be shared by all connections because each is used up within
     one call of the reactor. `mark` is the SO_MARK of our own sockets, 0 for none.
     """
@@ -53,6 +55,9 @@ class WorkerContext:
     decisions: DecisionLog = field(default_factory=DecisionLog)
     budget: WindowBudget = field(default_factory=WindowBudget)
     backlog: Backlog = field(default_factory=Backlog)
+    buckets: Buckets = field(default_factory=lambda: Buckets(None))
+    index: int = 0
+    workers: int = 1
     tunnel_buffer: bytearray = field(default_factory=lambda: bytearray(BUFFER_SIZE))
     relay_buffer: bytearray = field(default_factory=lambda: bytearray(FRAME_HEADER + READ_SIZE))
     _decision_numbers: "itertools.count[int]" = field(default_factory=itertools.count)

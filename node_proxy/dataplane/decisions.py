@@ -8,9 +8,10 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass
 
 from node_proxy.control import Decided
-from registry.model.decision import MAX_IDS, Outcome
+from registry.model.decision import MAX_IDS, Outcome, RecordedRequest
 from registry.model.identity import Identity
-from registry.rules import AuthRequest
+from registry.rules import AuthRequest, HttpRequest
+from registry.rules.paths import normalise
 
 # Sorts of decisions between two takings, a second apart: some 500 bytes each. More of them in a second is an
 # attack or a scan, and the newest are what its victim wants to see.
@@ -18,19 +19,26 @@ MAX_SORTS = 1024
 # What stands for the port of a workload that does not exist: a caller that tries every port is one sort.
 ANY_PORT = 0
 
-# Who asked (identity, three addresses, server name), for what (workload, port), and the answer.
-Sort = tuple[Identity | None, str | None, str | None, str | None, str | None, str, int, Outcome, str, str]
+# A longer host or path is cut: enough to know it by.
+MAX_SHOWN = 256
+
+# Who asked (identity, three addresses, server name), for what (workload, port), and the answer; whether that
+# was about a connection over which requests come, or about one of these.
+Sort = tuple[
+    Identity | None, str | None, str | None, str | None, str | None, str, int, Outcome, str, str, bool, bool
+]
 
 
 @dataclass(slots=True)
 class _Entry:
-    """Decisions of one sort; `port` is the last one asked for, times are of the worker's clock."""
+    """Decisions of one sort; `port` and `http` are the last asked for, times are of the worker's clock."""
 
     port: int
     first: float
     last: float
     count: int
     ids: deque[str]
+    http: HttpRequest | None = None
 
 
 class DecisionLog:
@@ -76,6 +84,8 @@ class DecisionLog:
             outcome,
             policy,
             reason,
+            request.opening,
+            request.http is not None,
         )
         entry = self._entries.get(sort)
         if entry is None:
@@ -87,6 +97,7 @@ class DecisionLog:
         else:
             self._entries.move_to_end(sort)
         entry.port = request.port
+        entry.http = request.http
         entry.last = now
         entry.count += 1
         entry.ids.append(decision)
@@ -103,7 +114,7 @@ def identity_text(identity: Identity | None) -> str:
 
 
 def _decided(sort: Sort, entry: _Entry, now: float) -> Decided:
-    source, source_ip, remote_ip, destination_ip, sni, destination, _port, outcome, policy, reason = sort
+    source, source_ip, remote_ip, destination_ip, sni, destination, _port, outcome, policy, reason = sort[:10]
     return Decided(
         outcome=outcome,
         reason=reason,
@@ -119,4 +130,15 @@ def _decided(sort: Sort, entry: _Entry, now: float) -> Decided:
         first_ago=now - entry.first,
         last_ago=now - entry.last,
         ids=tuple(entry.ids),
+        request=None if entry.http is None else _recorded(entry.http),
+        opening=sort[10],
     )
+
+
+def _recorded(http: HttpRequest) -> RecordedRequest:
+    """Give what is kept of a request. What is no text becomes one: it is shown to people."""
+
+    def shown(text: str) -> str:
+        return text[:MAX_SHOWN].encode("utf-8", "replace").decode()
+
+    return RecordedRequest(method=shown(http.method), host=shown(http.host), path=shown(normalise(http.path)))

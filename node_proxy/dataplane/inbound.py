@@ -15,6 +15,8 @@ from node_proxy.dataplane.admission import Admission, Call, Refusal
 from node_proxy.dataplane.context import WorkerContext
 from node_proxy.dataplane.decisions import ANY_PORT
 from node_proxy.dataplane.forwarded import FORWARDED_HEADER, parse_forwarded
+from node_proxy.dataplane.http.guard import Guard
+from node_proxy.dataplane.http.sniff import Sniffed, read_spoken
 from node_proxy.dataplane.inbound_stream import InboundStream, parse_authority
 from node_proxy.dataplane.open_streams import Admitted
 from node_proxy.dataplane.reason import BAD_AUTHORITY, MAX_SHOWN, NOT_THIS_HOST
@@ -42,9 +44,12 @@ MAX_AGE = 7200.0
 class Inbound:
     """The tunnel listener's side of a worker."""
 
-    def __init__(self, context: WorkerContext, nursery: trio.Nursery, admission: Admission) -> None:
+    def __init__(
+        self, context: WorkerContext, nursery: trio.Nursery, admission: Admission, guard: Guard
+    ) -> None:
         self.context = context
         self.admission = admission
+        self.guard = guard
         self.nursery = nursery
         self._handshakes = 0
         self._tunnels: dict[TunnelConnection, Peer] = {}
@@ -155,7 +160,7 @@ class InboundPeer:
     def on_request(self, tunnel: TunnelConnection, request: StreamRequested) -> None:
         """Judge a CONNECT and dial, or refuse."""
         caller = self._caller(request)
-        verdict = self._judge(request.authority, caller)
+        verdict = self._judge(request.authority, caller, read_spoken(request.headers))
         if isinstance(verdict, Refusal):
             tunnel.refuse_stream(request.stream_id, verdict.status, verdict.header)
             return
@@ -174,7 +179,9 @@ class InboundPeer:
         tables = self._inbound.context.enforced.tables
         return caller if tables.is_address_of(self._node, caller[0]) else None
 
-    def _judge(self, authority: str, caller: tuple[str, int] | None) -> Admitted | Refusal:
+    def _judge(
+        self, authority: str, caller: tuple[str, int] | None, spoken: Sniffed | None
+    ) -> Admitted | Refusal:
         target = parse_authority(authority)
         if target is None:
             return self._refuse(400, BAD_AUTHORITY, authority=authority)
@@ -186,6 +193,7 @@ class InboundPeer:
             port=port,
             serving=self._serving,
             call=replace(self._call, destination_ip=address, remote_ip=caller[0] if caller else None),
+            spoken=spoken,
         )
 
     def _refuse(self, status: int, code: str, *, authority: str) -> Refusal:

@@ -2,6 +2,7 @@
 
 import re
 import socket
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Protocol
 
@@ -11,10 +12,12 @@ from node_proxy.dataplane import telemetry
 from node_proxy.dataplane.admission import Admission
 from node_proxy.dataplane.context import WorkerContext
 from node_proxy.dataplane.decisions import identity_text
+from node_proxy.dataplane.http.guard import Guard
+from node_proxy.dataplane.http.stream_channel import StreamChannel
 from node_proxy.dataplane.open_streams import Admitted
 from node_proxy.dataplane.reason import DIAL_FAILED, Reason, render_reason
 from node_proxy.dataplane.relay import StreamRelay
-from node_proxy.dataplane.socket_side import SocketSide
+from node_proxy.dataplane.shaping import open_side
 from node_proxy.dataplane.workload_dial import Origin, WorkloadDial
 from node_proxy.errors import DialError
 from node_proxy.tunnel.connection import TunnelConnection
@@ -24,6 +27,8 @@ from node_proxy.tunnel.http2 import CANCEL
 DIAL_TIMEOUT = 5.0
 PORT = re.compile(r"[1-9][0-9]{0,4}\Z")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}\Z")
+# Characters of a host that is remembered: every address, and no more memory than these are worth.
+MAX_REMEMBERED = 64
 
 
 class Host(Protocol):
@@ -31,11 +36,12 @@ class Host(Protocol):
 
     context: WorkerContext
     admission: Admission
+    guard: Guard
     nursery: trio.Nursery
 
 
 class InboundStream:
-    """Dials the admitted workload, answers 200 or 503, and hands over to a relay."""
+    """Dials the admitted workload, answers 200 or 503, and hands over: to a relay, or to HTTP's guard."""
 
     def __init__(
         self,
@@ -49,6 +55,7 @@ class InboundStream:
         self._tunnel = tunnel
         self._stream_id = stream_id
         self._admitted = admitted
+        self._origin = origin
         self._dial = WorkloadDial(host.context, admitted, origin)
         self._numbers = host.context.telemetry.inbound(admitted.local.workload.name, security=telemetry.MTLS)
         self._early = bytearray()
@@ -111,10 +118,34 @@ class InboundStream:
     def _connected(self, sock: socket.socket) -> None:
         if self._gone:
             sock.close()
-            return
+        elif self._admitted.reads_http:
+            self._hand_over(sock)
+        else:
+            self._relay_bytes(sock)
+
+    def _hand_over(self, sock: socket.socket) -> None:
+        """Let the guard serve the stream; it says itself when that is open and when it is not."""
+        context = self._host.context
+        channel = StreamChannel(
+            self._tunnel, self._stream_id, backlog=context.backlog, buffer=context.relay_buffer
+        )
+        guarded = self._host.guard.take(channel, self._admitted, self._origin, sock, security=telemetry.MTLS)
+        self._gone = True
+        self._host.admission.streams.closed(self._open)
+        self._tunnel.set_handler(self._stream_id, channel)
+        self._tunnel.accept_stream(self._stream_id)
+        if self._early:
+            early = bytes(self._early)
+            self._let_go()
+            channel.on_data(memoryview(early))
+        if self._ended:
+            channel.on_ended()
+        self._host.nursery.start_soon(context.contain, guarded.run)
+
+    def _relay_bytes(self, sock: socket.socket) -> None:
         context = self._host.context
         relay = self._relay = StreamRelay(
-            SocketSide(sock, context.reactor),
+            open_side(sock, context.reactor, self._host.admission.shaper(self._admitted)),
             self._tunnel,
             self._stream_id,
             buffer=context.relay_buffer,
@@ -194,7 +225,16 @@ def parse_authority(authority: str) -> tuple[str, int] | None:
         return None
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
+    address = _canonical(host) if len(host) <= MAX_REMEMBERED else _canonical.__wrapped__(host)
+    if address is None and NAME.match(host):
+        address = host
+    return None if address is None else (address, int(port))
+
+
+# To read an address costs more than all else here, and a host has few.
+@lru_cache(maxsize=1024)
+def _canonical(host: str) -> str | None:
     try:
-        return str(ip_address(host)), int(port)
+        return str(ip_address(host))
     except ValueError:
-        return (host, int(port)) if NAME.match(host) else None
+        return None

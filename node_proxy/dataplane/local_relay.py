@@ -4,6 +4,7 @@ import select
 import socket
 from collections.abc import Callable
 
+from node_proxy.dataplane.shaping import Shaper, open_side
 from node_proxy.dataplane.socket_side import BROKEN, SocketSide
 from node_proxy.dataplane.telemetry import Traffic
 from node_proxy.tunnel.handlers import Poller
@@ -16,6 +17,7 @@ class LocalRelay:
         caller: the socket of who called; `Traffic.sent` counts its bytes.
         workload: the socket of who is called.
         buffer: shared by all relays of a worker.
+        shaper: slows the workload's side, if there is a limit of bandwidth.
         on_closed: called once with an outcome: ``done``, or why it was cut.
     """
 
@@ -27,12 +29,13 @@ class LocalRelay:
         poller: Poller,
         buffer: bytearray,
         on_closed: Callable[["LocalRelay", str], None],
+        shaper: Shaper | None = None,
     ) -> None:
         self.view = memoryview(buffer)
         self.closed = False
         self._on_closed = on_closed
         self._caller = _Half(self, SocketSide(caller, poller))
-        self._workload = _Half(self, SocketSide(workload, poller))
+        self._workload = _Half(self, open_side(workload, poller, shaper))
         self._caller.other, self._workload.other = self._workload, self._caller
 
     @property

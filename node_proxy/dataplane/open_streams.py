@@ -1,7 +1,7 @@
 """Live enforcement: may what is open still be?
 
-Admitted streams are remembered, and when policies change they are judged again; those no longer allowed are
-cut, at once or after the grace that the mesh gives.
+Admitted streams are remembered, and the requests that are under way in them; when policies change they are
+judged again, and those no longer allowed are cut, at once or after the grace that the mesh gives.
 """
 
 import math
@@ -13,10 +13,11 @@ import trio
 from node_proxy.dataplane import telemetry
 from node_proxy.dataplane.context import WorkerContext
 from node_proxy.dataplane.decisions import identity_text
-from node_proxy.dataplane.tables import LocalPort
+from node_proxy.dataplane.http.sniff import Sniffed
+from node_proxy.dataplane.tables import LocalPort, Tables
 from registry.model.decision import Outcome
 from registry.model.identity import Identity
-from registry.rules import AuthRequest, Denied, Permit, authorize
+from registry.rules import AuthRequest, Denied, Permit, WorkloadPolicies, authorize
 
 # The reason code of a denial of what is open already, which no header carries.
 CUT = "cut"
@@ -24,9 +25,10 @@ CUT = "cut"
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The right to dial a workload: only `Admission.admit` makes one. `decision` is its id.
+    """The right to dial a workload, or to ask it something: only `Admission` makes one. `decision` is its id.
 
-    `source` is None when the caller has proven nothing.
+    `source` is None when the caller has proven nothing. `spoken` is what the caller's proxy says that it
+    carries, if it does.
     """
 
     permit: Permit
@@ -34,6 +36,12 @@ class Admitted:
     local: LocalPort
     request: AuthRequest
     decision: str
+    spoken: Sniffed | None = None
+
+    @property
+    def reads_http(self) -> bool:
+        """Whether each of its requests is judged by itself."""
+        return self.request.opening
 
     @property
     def port(self) -> int:
@@ -87,23 +95,28 @@ class OpenStreams:
         tables = self._context.enforced.tables
         due = self._context.clock() + tables.enforcement_grace
         for stream in list(self._open):
-            if stream not in self._open:
-                # Cutting one may end others.
-                continue
-            admitted = stream.admitted
-            local = tables.local(admitted.port)
-            if local is None or local.workload.identity != admitted.local.workload.identity:
-                self._cut(stream, self._sentence(stream, Denied("", "workload_withdrawn"), -math.inf))
-                continue
-            # A namespace that a policy closed by never parsing is closed to new streams only: the edit
-            # that broke it must not hurt those that were admitted before.
-            policies = replace(local.policies, closed_by=None)
-            decision = authorize(policies, admitted.request)
-            if isinstance(decision, Denied):
-                self._deny(stream, decision, due)
-            elif stream.sentence is not None:
-                self._log("stream allowed again", stream, stream.sentence)
-                stream.sentence = None
+            # Cutting one may end others.
+            if stream in self._open:
+                self._judge(stream, tables, due)
+
+    def judge(self, stream: OpenStream) -> None:
+        """Judge one stream again that was admitted before it was opened."""
+        tables = self._context.enforced.tables
+        if tables.local(stream.admitted.port) is not stream.admitted.local:
+            self._judge(stream, tables, self._context.clock() + tables.enforcement_grace)
+
+    def _judge(self, stream: OpenStream, tables: Tables, due: float) -> None:
+        admitted = stream.admitted
+        local = tables.local(admitted.port)
+        if local is None or local.workload.identity != admitted.local.workload.identity:
+            self._cut(stream, self._sentence(stream, Denied("", "workload_withdrawn"), -math.inf))
+            return
+        decision = authorize(policies_of_open(local), admitted.request)
+        if isinstance(decision, Denied):
+            self._deny(stream, decision, due)
+        elif stream.sentence is not None:
+            self._log("stream allowed again", stream, stream.sentence)
+            stream.sentence = None
 
     async def cut_after_grace(self) -> None:
         """Cut denied streams as their grace ends; runs until cancelled."""
@@ -183,6 +196,16 @@ class OpenStreams:
             port=admitted.port,
             grace_seconds=round(max(0.0, sentence.due - self._context.clock()), 3),
         )
+
+
+def policies_of_open(local: LocalPort) -> WorkloadPolicies:
+    """Give what holds for what is open, and for the requests in it.
+
+    A namespace that a policy closed by never parsing is closed to new streams only: the edit that broke it
+    must not hurt those that were admitted before.
+    """
+    policies = local.policies
+    return policies if policies.closed_by is None else replace(policies, closed_by=None)
 
 
 def _nothing_to_cut(_outcome: str) -> None:

@@ -7,38 +7,39 @@ on another endpoint without harm.
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import TypeVarTuple
 
 import trio
 
-from node_proxy.address import canonical
 from node_proxy.dataplane import telemetry
 from node_proxy.dataplane.admission import Admission, Call, Refusal
 from node_proxy.dataplane.answers import AnswerDeadlines
 from node_proxy.dataplane.balancer import Balancer
+from node_proxy.dataplane.caller import Caller as Caller
+from node_proxy.dataplane.caller import caller_fields as caller_fields
 from node_proxy.dataplane.context import WorkerContext
 from node_proxy.dataplane.forwarded import FORWARDED_HEADER, render_forwarded
 from node_proxy.dataplane.handshake import Refused
+from node_proxy.dataplane.http.sniff import PROTOCOL_HEADER, Sniffed
 from node_proxy.dataplane.local_relay import LocalRelay
 from node_proxy.dataplane.open_streams import Admitted, OpenStream
-from node_proxy.dataplane.reason import DENIED, MAX_SHOWN, OTHER, Reason, parse_reason
+from node_proxy.dataplane.reason import DENIED, INVALID_BACKEND, MAX_SHOWN, OTHER, Reason, parse_reason
 from node_proxy.dataplane.relay import StreamRelay
 from node_proxy.dataplane.socket_side import SocketSide
 from node_proxy.dataplane.tables import Route, Tables
+from node_proxy.dataplane.tcp_policy import connection_keys, lead, most_attempts
+from node_proxy.dataplane.tcp_policy import routable_address as routable_address
 from node_proxy.dataplane.way import PLAIN, Way
 from node_proxy.dataplane.workload_dial import Origin, WorkloadDial
 from node_proxy.errors import DialError, HandshakeError, LocalProtocolError, NodeProxyError, NoEndpoint
-from node_proxy.owners import Process
 from node_proxy.snapshot import Endpoint
 from node_proxy.tunnel.connection import TunnelConnection
 from node_proxy.tunnel.handlers import TUNNEL_CLOSED
 from node_proxy.tunnel.http2 import CANCEL, REFUSED_STREAM
 from node_proxy.tunnel.pool import TunnelKey, TunnelPool
-from registry.model.identity import Identity, parse_identity
+from registry.rules.balancing.deadlines import compile_timeouts
+from registry.rules.balancing.outcome import Outcome
 
-# Three endpoints that fail in a row are a fault that a fourth will hardly mend, and the caller waits.
-MAX_ATTEMPTS = 3
 # Answers that another endpoint may well give differently; 403 is the same everywhere.
 RETRIED_STATUS = frozenset({404, 429, 502, 503, 504})
 # A workload of this very host: on loopback it answers at once.
@@ -48,30 +49,6 @@ NOWHERE = Reason("no_endpoint")
 BROKEN = Reason("internal_error")
 
 Ts = TypeVarTuple("Ts")
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who a connection speaks for: the identity, and its text as the pool and the logs use it.
-
-    `process` is who made the caller's socket, where that was asked.
-    """
-
-    identity: Identity
-    text: str
-    process: Process | None = None
-
-    @classmethod
-    def of(cls, text: str) -> "Caller":
-        """Read a SPIFFE ID that the agent gave."""
-        return cls(parse_identity(text), text)
-
-
-def caller_fields(process: Process | None) -> dict[str, int | str | None]:
-    """Give what log lines say of a caller's process; nothing where nobody asked."""
-    if process is None:
-        return {}
-    return {"caller_uid": process.uid, "caller_unit": process.unit or process.cgroup}
 
 
 @dataclass(slots=True)
@@ -91,13 +68,21 @@ class OutboundConnection:
     """From accept to the last byte; a stream handler while it waits for the peer's answer."""
 
     def __init__(
-        self, shared: OutboundShared, sock: socket.socket, route: Route, caller: Caller, way: Way = PLAIN
+        self,
+        shared: OutboundShared,
+        sock: socket.socket,
+        route: Route,
+        caller: Caller,
+        way: Way = PLAIN,
+        spoken: Sniffed | None = None,
     ) -> None:
         self._shared = shared
         self._sock = sock
         self._way = way
         self._route = route
         self._caller = caller
+        # What the caller speaks, on ports that do not say; the destination is told.
+        self._spoken = spoken
         self._numbers = shared.context.telemetry.outbound(route.service)
         self._attempts = 0
         self._tried: set[Endpoint] = set()
@@ -108,11 +93,27 @@ class OutboundConnection:
         self._tunnel: TunnelConnection | None = None
         self._stream_id = 0
         self._started = shared.context.clock()
+        # Seconds that one endpoint has, and when those of the present one are over.
+        self._patience = 0.0
+        self._until = 0.0
+        # Whether it counts among the service's connections.
+        self._counted = False
 
     def start(self) -> None:
         """Try the first endpoint; with a tunnel in the pool no task is needed."""
         self._shared.open_connections += 1
         self._numbers.begin()
+        led = lead(self._shared.context, self._route, self._caller.identity)
+        if led is None:
+            nowhere = NoEndpoint(self._route.service, ("its TCPRoute leads to no service",))
+            self._give_up(nowhere, reason=Reason(INVALID_BACKEND))
+            return
+        self._route = led
+        self._patience = compile_timeouts(led.policy.timeouts).connect
+        if reason := self._shared.balancer.admit_connection(led):
+            self._give_up(NoEndpoint(led.service, (reason.code,)), reason=reason)
+            return
+        self._counted = True
         self._try_next()
 
     def timed_out(self) -> None:
@@ -138,14 +139,17 @@ class OutboundConnection:
 
     def _try_next(self) -> None:
         endpoint = None
-        if self._attempts < MAX_ATTEMPTS:
-            endpoint = self._shared.balancer.choose(self._route, self._tried)
+        balancer, policy = self._shared.balancer, self._route.policy
+        if self._attempts < most_attempts(policy):
+            keys = connection_keys(policy, self._sock, self._caller.text)
+            endpoint = balancer.choose(self._route, self._tried, keys)
         if endpoint is None:
             self._give_up(NoEndpoint(f"{self._route.service}:{self._route.port}", tuple(self._failures)))
             return
         self._attempts += 1
         self._endpoint = endpoint
-        self._shared.balancer.load(endpoint, +1)
+        self._until = self._shared.context.clock() + self._patience
+        balancer.begin(self._route, endpoint)
         if endpoint.node == self._shared.context.node:
             self._call_locally(endpoint)
             return
@@ -166,7 +170,10 @@ class OutboundConnection:
 
     async def _ask_when_open(self, key: TunnelKey, endpoint: Endpoint) -> None:
         try:
-            tunnel = await self._shared.pool.get(key)
+            with trio.fail_after(self._patience):
+                tunnel = await self._shared.pool.get(key)
+        except trio.TooSlowError:
+            self._attempt_failed("no tunnel in time", eject=True, late=True)
         except NodeProxyError as error:
             late = isinstance(error, HandshakeError) and error.reason == "timeout"
             self._attempt_failed(str(error), eject=True, late=late)
@@ -175,9 +182,11 @@ class OutboundConnection:
 
     def _ask(self, tunnel: TunnelConnection, endpoint: Endpoint) -> None:
         self._tunnel = tunnel
-        self._shared.answers.begin(self)
-        address = _routable_address(self._sock)
-        headers = ((FORWARDED_HEADER, render_forwarded(*address)),) if address else ()
+        self._shared.answers.begin(self, self._until)
+        address = routable_address(self._sock)
+        headers = [(FORWARDED_HEADER, render_forwarded(*address))] if address else []
+        if self._spoken is not None:
+            headers.append((PROTOCOL_HEADER, self._spoken.value.encode("ascii")))
         stream_id = tunnel.open_stream(endpoint.at, self, headers)
         if self._tunnel is tunnel:
             # Else the tunnel broke under the request, and the next attempt is under way already.
@@ -187,7 +196,7 @@ class OutboundConnection:
         self, why: str, *, eject: bool = False, again: bool = False, late: bool = False
     ) -> None:
         """Go on to another endpoint; the same one may be tried once more if `again`."""
-        endpoint = self._drop_endpoint()
+        endpoint = self._drop_endpoint(Outcome.UNREACHED if eject else Outcome.ABANDONED)
         self._late = late
         self._shared.answers.end(self)
         self._tunnel = None
@@ -241,7 +250,7 @@ class OutboundConnection:
         if tunnel is None or endpoint is None:
             return
         self._shared.answers.end(self)
-        self._shared.balancer.reached(endpoint)
+        self._shared.balancer.accepted(self._route, endpoint)
         context = self._shared.context
         relay = StreamRelay(
             SocketSide(self._sock, context.reactor),
@@ -300,8 +309,12 @@ class OutboundConnection:
                 destination_ip=endpoint.address,
                 sni=endpoint.server_name,
             ),
+            spoken=self._spoken,
         )
-        if isinstance(verdict, Admitted):
+        if isinstance(verdict, Admitted) and verdict.reads_http:
+            # It has become a port of HTTP since this connection was routed: bytes may not pass by its rules.
+            self._attempt_failed("the port's requests are judged one by one now")
+        elif isinstance(verdict, Admitted):
             self._start(self._dial_locally, endpoint, verdict, self._shared.context.enforced.tables)
         elif verdict.status in RETRIED_STATUS:
             self._attempt_failed(verdict.header)
@@ -316,11 +329,11 @@ class OutboundConnection:
     async def _dial_locally(self, endpoint: Endpoint, admitted: Admitted, tables: Tables) -> None:
         context = self._shared.context
         # On loopback it has no address that would tell a workload anything; that of its host does.
-        source = _routable_address(self._sock) or (endpoint.address, 0)
+        source = routable_address(self._sock) or (endpoint.address, 0)
         origin = Origin(source, (endpoint.address, admitted.port), host=endpoint.address)
         dial = WorkloadDial(context, admitted, origin)
         try:
-            sock = await dial.complete(timeout=LOCAL_DIAL_TIMEOUT)
+            sock = await dial.complete(timeout=min(LOCAL_DIAL_TIMEOUT, self._patience))
         except DialError as error:
             self._attempt_failed(str(error), eject=True)
             return
@@ -329,13 +342,14 @@ class OutboundConnection:
             sock.close()
             self._call_locally(endpoint)
             return
-        self._shared.balancer.reached(endpoint)
+        self._shared.balancer.accepted(self._route, endpoint)
         relay = LocalRelay(
             self._sock,
             sock,
             poller=context.reactor,
             buffer=context.relay_buffer,
             on_closed=lambda relay, outcome: self._local_closed(relay, outcome, stream),
+            shaper=self._shared.admission.shaper(admitted),
         )
         stream = self._shared.admission.streams.opened(admitted, relay.cut)
         self._way.granted(self._sock)
@@ -373,25 +387,14 @@ class OutboundConnection:
 
     def _count_closed(self, traffic: telemetry.Traffic, outcome: str) -> None:
         self._shared.open_connections -= 1
+        if self._counted:
+            self._shared.balancer.disconnected(self._route)
         self._numbers.end(traffic, outcome)
 
-    def _drop_endpoint(self) -> Endpoint:
+    def _drop_endpoint(self, outcome: Outcome = Outcome.ABANDONED) -> Endpoint:
         endpoint = self._endpoint
         if endpoint is None:
             raise LocalProtocolError("an attempt ended twice")
-        self._shared.balancer.load(endpoint, -1)
+        self._shared.balancer.end(self._route, endpoint, outcome=outcome)
         self._endpoint = None
         return endpoint
-
-
-def _routable_address(caller: socket.socket) -> tuple[str, int] | None:
-    """Give the address and port of a caller's socket; None where it has none that leads to it."""
-    try:
-        name = caller.getpeername()
-    except OSError:
-        return None
-    if not isinstance(name, tuple):
-        # A Unix socket.
-        return None
-    address = canonical(name[0])
-    return None if ip_address(address).is_loopback else (address, name[1])

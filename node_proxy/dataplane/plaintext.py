@@ -16,6 +16,9 @@ from node_proxy.dataplane.accept import original_destination
 from node_proxy.dataplane.admission import Admission, Call, Refusal
 from node_proxy.dataplane.context import WorkerContext
 from node_proxy.dataplane.decisions import ANY_PORT
+from node_proxy.dataplane.http.guard import Guard
+from node_proxy.dataplane.http.guarded import Guarded
+from node_proxy.dataplane.http.socket_channel import SocketChannel
 from node_proxy.dataplane.local_relay import LocalRelay
 from node_proxy.dataplane.open_streams import Admitted
 from node_proxy.dataplane.reason import DIAL_FAILED, NOT_REDIRECTED
@@ -37,6 +40,7 @@ class Plaintext:
         context: the worker's.
         nursery: owns the dials.
         admission: decides.
+        guard: serves what is HTTP.
         called: says what a redirected connection was meant for.
     """
 
@@ -45,12 +49,14 @@ class Plaintext:
         context: WorkerContext,
         nursery: trio.Nursery,
         admission: Admission,
+        guard: Guard,
         *,
         called: Callable[[socket.socket], tuple[str, int] | None] = original_destination,
     ) -> None:
         self._called = called
         self.context = context
         self.admission = admission
+        self.guard = guard
         self.nursery = nursery
         self.open_connections = 0
 
@@ -157,11 +163,33 @@ class PlaintextConnection:
             sock.close()
             return
         context = self._host.context
+        if self._admitted.reads_http:
+            self._hand_over(caller, sock)
+            return
         self._relay = LocalRelay(
-            caller, sock, poller=context.reactor, buffer=context.relay_buffer, on_closed=self._closed
+            caller,
+            sock,
+            poller=context.reactor,
+            buffer=context.relay_buffer,
+            on_closed=self._closed,
+            shaper=self._host.admission.shaper(self._admitted),
         )
         self._numbers.begin()
         self._relay.start()
+
+    def _hand_over(self, caller: socket.socket, sock: socket.socket) -> None:
+        """Let the guard serve the connection; it says itself what is open."""
+        host = self._host
+        channel = SocketChannel(caller, host.context.reactor)
+        guarded = host.guard.take(channel, self._admitted, self._origin, sock, security=telemetry.PLAINTEXT)
+        host.admission.streams.closed(self._open)
+        host.nursery.start_soon(self._serve, guarded)
+
+    async def _serve(self, guarded: Guarded) -> None:
+        try:
+            await self._host.context.contain(guarded.run)
+        finally:
+            self._host.open_connections -= 1
 
     def _refuse(self, error: DialError) -> None:
         if self._sock is None:

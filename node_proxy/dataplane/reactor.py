@@ -13,6 +13,7 @@ from collections.abc import Callable
 import structlog
 import trio
 
+from node_proxy.dataplane.http.parking import Wakes
 from node_proxy.tunnel.handlers import PollHandler, TurnEndHandler
 
 # How many ready sockets one turn handles.
@@ -33,6 +34,9 @@ class Reactor:
         self._handlers: dict[int, PollHandler] = {}
         self._log = structlog.get_logger()
         self._in_turn = False
+        self._running = False
+        # How many tasks had been woken when all could last run.
+        self._wakes = 0
         self._put_off: list[TurnEndHandler] = []
         self.crashes = 0
 
@@ -55,21 +59,36 @@ class Reactor:
 
         The epoll stays open: connections that are cut by the same cancellation still unregister from it.
         """
+        before_waiting = _BeforeWaiting(self._end_turns)
+        trio.lowlevel.add_instrument(before_waiting)
+        self._running = True
+        try:
+            await self._serve()
+        finally:
+            self._running = False
+            trio.lowlevel.remove_instrument(before_waiting)
+            self._end_turns()
+
+    async def _serve(self) -> None:
         while True:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
-            began = self._clock()
+            began, self._wakes = self._clock(), Wakes.count
             timeout = 0.0
             while count := self._turn(timeout):
                 # One socket at a time is a conversation, whose next word is near. Several are a crowd: the
                 # more of it comes together, the more leaves together. Tasks that were just started go first.
-                timeout = LINGER if count == 1 and not _others_wait() else 0.0
+                linger = count == 1 and not self._has_woken and not _others_wait()
+                timeout = LINGER if linger else 0.0
                 if self._clock() - began >= TURNS_BEFORE_CHECKPOINT:
                     await trio.lowlevel.checkpoint()
-                    began = self._clock()
+                    began, self._wakes = self._clock(), Wakes.count
 
     def at_turn_end(self, handler: TurnEndHandler) -> None:
-        """Call `handler` once, after the sockets that are ready now; at once when none are being handled."""
-        if self._in_turn:
+        """Call `handler` once, after the sockets that are ready now and the tasks that these have woken.
+
+        What a crowd of tasks says then leaves together, as what a crowd of sockets does.
+        """
+        if self._in_turn or self._running:
             self._put_off.append(handler)
         else:
             self._end_turn(handler)
@@ -90,10 +109,24 @@ class Reactor:
                     # Never call it again.
                     self.unregister(fd)
         self._in_turn = False
-        put_off, self._put_off = self._put_off, []
-        for each in put_off:
-            self._end_turn(each)
+        if not self._has_woken:
+            self._end_turns()
         return len(ready)
+
+    @property
+    def _has_woken(self) -> bool:
+        """Whether tasks were woken that have not run: what they say should leave with what was put off."""
+        return self._running and Wakes.count != self._wakes
+
+    def _end_turns(self) -> bool:
+        """Call all that was put off; gives whether there was any."""
+        if not self._put_off:
+            return False
+        while self._put_off:
+            put_off, self._put_off = self._put_off, []
+            for each in put_off:
+                self._end_turn(each)
+        return True
 
     def _end_turn(self, handler: TurnEndHandler) -> None:
         try:
@@ -115,3 +148,20 @@ class Reactor:
 
 def _others_wait() -> bool:
     return trio.lowlevel.current_statistics().tasks_runnable > 0
+
+
+class _BeforeWaiting(trio.abc.Instrument):
+    """Calls `action` whenever all tasks that could run have run, before trio waits for what happens next."""
+
+    def __init__(self, action: Callable[[], bool]) -> None:
+        self._action = action
+        self._token = trio.lowlevel.current_trio_token()
+
+    def before_io_wait(self, timeout: float) -> None:
+        """Do it; if that wakes a task, let trio not wait."""
+        if self._action() and timeout > 0 and _others_wait():
+            self._token.run_sync_soon(_nothing, idempotent=True)
+
+
+def _nothing() -> None:
+    """Wake trio."""

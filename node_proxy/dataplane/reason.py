@@ -20,7 +20,43 @@ PLAINTEXT_REFUSED = "plaintext"
 NOT_REDIRECTED = "not_redirected"
 # The code that stands for whatever a peer says that is none of ours.
 OTHER = "refused"
-CODES = frozenset({DENIED, NO_WORKLOAD, DIAL_FAILED, BAD_AUTHORITY, NOT_THIS_HOST})
+# Of a connection or of a request: nowhere to go, and too much at once.
+NO_ENDPOINT = "no_endpoint"
+RATE_LIMITED = "rate_limited"
+BREAKER_OPEN = "breaker_open"
+OVERFLOW = "overflow"
+TIMEOUT = "timeout"
+# Of requests: what the routes say, what was wrong with them, and what became of them upstream.
+NO_ROUTE = "no_route"
+INVALID_BACKEND = "invalid_backend"
+FAULT = "fault"
+BAD_REQUEST = "bad_request"
+TOO_LARGE = "too_large"
+UPSTREAM_RESET = "upstream_reset"
+UPSTREAM_INVALID = "upstream_invalid"
+INTERNAL_ERROR = "internal_error"
+CODES = frozenset(
+    {
+        DENIED,
+        NO_WORKLOAD,
+        DIAL_FAILED,
+        BAD_AUTHORITY,
+        NOT_THIS_HOST,
+        NO_ENDPOINT,
+        RATE_LIMITED,
+        BREAKER_OPEN,
+        OVERFLOW,
+        TIMEOUT,
+        NO_ROUTE,
+        INVALID_BACKEND,
+        FAULT,
+        BAD_REQUEST,
+        TOO_LARGE,
+        UPSTREAM_RESET,
+        UPSTREAM_INVALID,
+        INTERNAL_ERROR,
+    }
+)
 
 # Enough of a peer's words to recognise them, not enough to fill a disk.
 MAX_SHOWN = 256

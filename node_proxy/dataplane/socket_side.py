@@ -44,9 +44,11 @@ class SocketSide:
         hang-up of a workload that has sent everything must wait until everything is read.
         """
         mask = (select.EPOLLIN if reading else 0) | (select.EPOLLOUT if self._pending else 0)
+        self._watch_for(mask, wanted=bool(mask) or not paused)
+
+    def _watch_for(self, mask: int, *, wanted: bool) -> None:
         if self._handler is None:
             return
-        wanted = bool(mask) or not paused
         if wanted and not self._watched:
             self._poller.register(self._fd, mask, self._handler)
         elif self._watched and not wanted:

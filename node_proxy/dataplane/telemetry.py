@@ -29,8 +29,28 @@ TUNNELS_OPENED = "nodemesh_tunnels_opened_total"
 CRASHES = "nodemesh_crashes_total"
 BACKLOG = "nodemesh_backlog_bytes"
 LIMIT_REACHED = "nodemesh_limit_reached_total"
+# Refused by a service's policy; `kind` is requests or connections, `limit` the name of a limit of requests.
+RATE_LIMITED = "nodemesh_rate_limited_total"
 OWNER_LOOKUPS = "nodemesh_owner_lookups_total"
 CALLERS = "nodemesh_callers_total"
+# Of a service at the callers' side: 0 closed, 1 half open, 2 open, summed over the workers.
+BREAKER_STATE = "nodemesh_circuit_breaker_state"
+# Requests and connections that a service's policy did not let through, by `limit`: connections, requests,
+# pending, breaker.
+SERVICE_LIMITED = "nodemesh_service_limit_reached_total"
+# Requests, by `side` (source or destination), `service` (workload at the destination), `route` and `code`.
+REQUESTS = "nodemesh_requests_total"
+# Refused by policies, or because they are no HTTP that is passed on; by `reason`.
+REQUESTS_REFUSED = "nodemesh_requests_refused_total"
+REQUEST_RETRIES = "nodemesh_request_retries_total"
+# Failed requests that were not tried again, by what stood against it.
+RETRIES_WITHHELD = "nodemesh_request_retries_withheld_total"
+HEDGES = "nodemesh_request_hedges_total"
+FAULTS_INJECTED = "nodemesh_faults_injected_total"
+MIRRORED = "nodemesh_requests_mirrored_total"
+# Client connections to workloads, and bytes of bodies that are kept to be sent again.
+UPSTREAMS_OPEN = "nodemesh_upstream_connections_open"
+BODIES_KEPT = "nodemesh_request_bodies_kept_bytes"
 
 # How a connection came to this host.
 MTLS = "mtls"
@@ -101,6 +121,10 @@ class Telemetry:
     def add(self, name: str, amount: float = 1, /, **labels: str) -> None:
         """Add to a counter, or to a gauge when `amount` may be negative."""
         self._values[name, tuple(sorted(labels.items()))] += amount
+
+    def count(self, key: tuple[str, Labels]) -> None:
+        """Count one under a name and labels in their order, made once by who counts often."""
+        self._values[key] += 1
 
     def denied(self, *, side: str, reason: str, policy: str, source: str, destination: str) -> None:
         """Count a denial; `side` and `reason` must come from closed sets."""

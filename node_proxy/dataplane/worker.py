@@ -19,14 +19,17 @@ from functools import partial
 import structlog
 import trio
 
+from node_proxy.buckets import Buckets
 from node_proxy.control import (
     ControlChannel,
     CredentialsUpdate,
     Decisions,
+    Demand,
     Drain,
     ExplicitListener,
     FromWorker,
     ListenerKind,
+    Quotas,
     Ready,
     SnapshotUpdate,
     ToWorker,
@@ -41,8 +44,11 @@ from node_proxy.dataplane.context import Enforced, WorkerContext
 from node_proxy.dataplane.destination import Destination
 from node_proxy.dataplane.direct import Direct
 from node_proxy.dataplane.handshake import Handshake
+from node_proxy.dataplane.http.guard import Guard
+from node_proxy.dataplane.http.timers import Timers
 from node_proxy.dataplane.http_connect import HttpConnect
 from node_proxy.dataplane.inbound import Inbound
+from node_proxy.dataplane.limiter import Limiter
 from node_proxy.dataplane.outbound import Outbound
 from node_proxy.dataplane.outbound_connection import Caller
 from node_proxy.dataplane.owner_lookup import OwnerLookup
@@ -64,6 +70,8 @@ STOP_DEADLINE = 5.0
 # When the agent is gone: long enough for most transfers, short enough for its successor to start clean.
 ORPHAN_DEADLINE = 30.0
 DRAIN_CHECK_INTERVAL = 0.1
+# From GOAWAY until HTTP connections between two requests are closed: callers' proxies have moved by then.
+IDLE_GRACE = 1.0
 
 
 class Worker:
@@ -75,9 +83,11 @@ class Worker:
         self._accepting = trio.CancelScope()
         self._draining = trio.Event()
         self._drain_deadline = STOP_DEADLINE
+        self._quotas = Quotas(shares={})
 
     async def run(self) -> None:
         """Serve until told to drain and drained, or cancelled."""
+        place = self._config.place
         context = self._context = WorkerContext(
             node=self._config.node,
             trust_domain=self._config.trust_domain,
@@ -86,12 +96,19 @@ class Worker:
             log=structlog.get_logger(),
             rng=random.Random(),  # noqa: S311 - spreads load, guards nothing
             enforced=await self._first_state(),
+            buckets=self._find_buckets(),
+            index=place.index if place else 0,
+            workers=place.workers if place else 1,
         )
+        self._limiter = Limiter(context)
+        self._limiter.learn(self._quotas)
         async with trio.open_nursery() as nursery:
-            self._admission = Admission(context)
-            self._inbound = Inbound(context, nursery, self._admission)
-            self._outbound = Outbound(context, nursery, self._admission)
-            self._plaintext = Plaintext(context, nursery, self._admission)
+            self._admission = Admission(context, self._limiter)
+            self._timers = Timers(context.clock, context.crashed)
+            self._guard = Guard(context, self._admission, timers=self._timers, draining=self._draining.is_set)
+            self._inbound = Inbound(context, nursery, self._admission, self._guard)
+            self._outbound = Outbound(context, nursery, self._admission, self._guard, self._timers)
+            self._plaintext = Plaintext(context, nursery, self._admission, self._guard)
             self._nursery = nursery
             self._direct = Direct(context, nursery)
             self._router = self._make_router(self._direct)
@@ -105,10 +122,12 @@ class Worker:
                 refuse_unknown=self._config.refuse_unknown_callers,
             )
             nursery.start_soon(context.reactor.run)
-            nursery.start_soon(self._outbound.watch_answers)
+            nursery.start_soon(self._outbound.run)
             nursery.start_soon(self._serve_control)
             nursery.start_soon(self._report)
             nursery.start_soon(self._admission.streams.cut_after_grace)
+            nursery.start_soon(self._limiter.pacer.run)
+            nursery.start_soon(self._timers.run)
             nursery.start_soon(self._drain_on_signal)
             nursery.start_soon(self._accept)
             await self._ready()
@@ -132,6 +151,8 @@ class Worker:
                     case Drain(deadline=deadline):
                         # The agent was told to stop while this process started; it may come with the state.
                         self._drain(deadline)
+                    case Quotas():
+                        self._quotas = message
                     case WorkerConfig():
                         raise LocalProtocolError("a second WorkerConfig")
         return Enforced(tables, contexts)
@@ -164,6 +185,10 @@ class Worker:
             Kind.TUNNELS: lambda: self._inbound.tunnels,
         }
         return {kind: Share(shares, place.index, kind, count) for kind, count in counts.items()}
+
+    def _find_buckets(self) -> Buckets:
+        place = self._config.place
+        return Buckets(place.buckets_fd if place else None)
 
     def _takers(self) -> Iterator[tuple[int, Take, Kind]]:
         """Say who takes the connections of each listening descriptor."""
@@ -239,6 +264,8 @@ class Worker:
                 self._take_credentials(message)
             case Drain(deadline=deadline):
                 self._drain(deadline)
+            case Quotas():
+                self._limiter.learn(message)
             case WorkerConfig():
                 raise LocalProtocolError("a second WorkerConfig")
 
@@ -269,11 +296,17 @@ class Worker:
             numbers.set(telemetry.CRASHES, self._context.reactor.crashes, part="handler")
             numbers.set(telemetry.BACKLOG, self._context.backlog.total)
             numbers.set(telemetry.LIMIT_REACHED, self._context.backlog.cuts, limit="backlog")
+            numbers.set(telemetry.LIMIT_REACHED, self._context.buckets.unlocked, limit="bucket_lock")
+            numbers.set(telemetry.UPSTREAMS_OPEN, len(self._outbound.upstreams))
+            numbers.set(telemetry.BODIES_KEPT, self._outbound.kept.total)
+            numbers.set(telemetry.LIMIT_REACHED, self._outbound.kept.refusals, limit="bodies_kept")
             if not self._draining.is_set():
                 for share in self._shares.values():
                     share.publish()
             await self._say(numbers.report())
             await self._tell_decisions()
+            if demand := self._limiter.take_demand():
+                await self._say(Demand(counts=demand))
 
     async def _tell_decisions(self) -> None:
         decisions = self._context.decisions
@@ -303,6 +336,8 @@ class Worker:
 
     async def _finish(self) -> None:
         self._inbound.drain()
+        self._nursery.start_soon(self._guard.drain, IDLE_GRACE)
+        self._nursery.start_soon(self._outbound.drain, IDLE_GRACE)
         with trio.move_on_after(self._drain_deadline):
             # The counts change inside the reactor's calls, a thousand times a second under load.
             while self._open_connections:  # noqa: ASYNC110
@@ -358,6 +393,8 @@ def main() -> None:
     # A connection takes two; the soft limit, often 1,024, is for programs that use select().
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    # What is loaded now lives as long as the process: the collector need not look at it again.
+    # What is loaded now lives as long as the process: the collector need not look at it again. Some 50
+    # objects belong to each request under way: by the default of 700 every crowd of them would be looked at.
     gc.freeze()
+    gc.set_threshold(10_000)
     trio.run(serve_worker, control_fd)

@@ -86,10 +86,13 @@ def _string(text: bytes) -> bytes:
 
 
 class HeaderReader:
-    """Reads one peer's blocks in the order in which they came, since they share a compression state."""
+    """Reads one peer's blocks in the order in which they came, since they share a compression state.
 
-    def __init__(self) -> None:
-        self._decoder = hpack.Decoder(max_header_list_size=MAX_HEADER_LIST_SIZE)
+    `max_list_size` is of a block's fields, as RFC 9113 section 6.5.2 counts them.
+    """
+
+    def __init__(self, max_list_size: int = MAX_HEADER_LIST_SIZE) -> None:
+        self._decoder = hpack.Decoder(max_header_list_size=max_list_size)
 
     def read(self, block: bytes) -> Fields:
         """Give the fields of a block.
@@ -144,10 +147,16 @@ class HeaderBlock:
 
 
 class HeaderBlocks:
-    """Puts one peer's header blocks together from HEADERS and CONTINUATION frames."""
+    """Puts one peer's header blocks together from HEADERS and CONTINUATION frames.
 
-    def __init__(self) -> None:
-        self._reader = HeaderReader()
+    Args:
+        reader: of the peer's blocks.
+        max_block: bytes of a block, compressed; more costs the connection.
+    """
+
+    def __init__(self, reader: HeaderReader | None = None, max_block: int = MAX_HEADER_BLOCK) -> None:
+        self._reader = reader or HeaderReader()
+        self._max_block = max_block
         # The stream whose block is incomplete, or 0.
         self._stream_id = 0
         self._end_stream = False
@@ -179,7 +188,7 @@ class HeaderBlocks:
             self._fragment += payload
         else:
             raise RemoteProtocolError("a CONTINUATION of nothing (RFC 9113 section 6.10)")
-        if len(self._fragment) > MAX_HEADER_BLOCK:
+        if len(self._fragment) > self._max_block:
             raise RemoteProtocolError("an endless header block", code=frames.ENHANCE_YOUR_CALM)
         if not flags & frames.END_HEADERS:
             self._stream_id = stream_id

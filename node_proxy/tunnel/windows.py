@@ -37,10 +37,11 @@ class WindowBudget:
 class ReceiveWindow:
     """What the peer may still send on one stream, and what we owe it for bytes delivered."""
 
-    __slots__ = ("_budget", "_due", "_prompt", "open", "size")
+    __slots__ = ("_budget", "_due", "_initial", "_prompt", "open", "size")
 
     def __init__(self, budget: WindowBudget, size: int = INITIAL_WINDOW) -> None:
         self._budget = budget
+        self._initial = size
         self.size = size
         self.open = size
         self._due = 0
@@ -71,8 +72,8 @@ class ReceiveWindow:
 
     def close(self) -> None:
         """Give the growth back to the budget."""
-        self._budget.release(self.size - INITIAL_WINDOW)
-        self.size = INITIAL_WINDOW
+        self._budget.release(self.size - self._initial)
+        self.size = self._initial
 
 
 class SendWindow:

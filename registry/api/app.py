@@ -15,6 +15,7 @@ from registry.api.health import HealthHandlers
 from registry.api.nodes import NodeHandlers
 from registry.api.problems import BugBarrier, on_http_exception, on_registry_error
 from registry.api.resources import ResourceHandlers
+from registry.api.routes import RouteHandlers
 from registry.api.services import ServiceHandlers
 from registry.api.tokens import TokenHandlers
 from registry.ca.authority import Authority
@@ -55,6 +56,7 @@ def create_app(
         AuthorizationHandlers(
             store=store, administrators=administrators, fleet=fleet, trust_domain=trust_domain
         ),
+        RouteHandlers(store=store, administrators=administrators, fleet=fleet, trust_domain=trust_domain),
         ResourceHandlers(
             store=store, administrators=administrators, signed=signed, trust_domain=trust_domain
         ),

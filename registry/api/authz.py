@@ -1,7 +1,7 @@
 """Questions about authorization, answered by the rules that the proxies run: check, explain, diff, lint."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -22,32 +22,20 @@ from registry.api.authz_answers import (
 )
 from registry.api.authz_diff import compare
 from registry.api.authz_lint import LintAnswer, look
-from registry.api.authz_view import Former, MeshView, Recorded, Target, recorded_request
+from registry.api.authz_view import MeshView, Recorded, Target, recorded_request
 from registry.api.bodies import answer, decode, read_body
-from registry.api.fleet import ENROLMENTS, NODES, FleetReader
+from registry.api.fleet import FleetReader
+from registry.api.mesh_reading import MeshReader, candidates_asked, source_asked
 from registry.api.service_view import obstacles
-from registry.errors import Conflict, InvalidResource, NotFound
-from registry.judgement import check
-from registry.model.identity import LABEL, Identity, InvalidIdentity, WorkloadIdentity, parse_identity
-from registry.model.mesh import Mesh
-from registry.model.parse import OPERATOR_KINDS, from_builtins
-from registry.model.resource import Resource
+from registry.errors import InvalidResource, NotFound
+from registry.model.identity import LABEL
 from registry.model.service import Service
 from registry.model.workload import Workload
 from registry.rules import AuthRequest, HttpRequest
 from registry.rules.layer7 import READ_PROTOCOLS
-from registry.store import keys
-from registry.store.base import KeyValue, Store
+from registry.store.base import Store
 
 _DESTINATION = re.compile(r"(?P<namespace>[^/:]+)/(?P<name>[^/:]+):(?P<port>[1-9][0-9]{0,4})\Z")
-# Everything that a decision depends on, and the decisions themselves.
-_FOLDERS = (
-    keys.render(keys.MeshKey()),
-    *(f"{kind.PLURAL}/" for kind in OPERATOR_KINDS if kind is not Mesh),
-    keys.render(keys.BundleKey()),
-    ENROLMENTS,
-    NODES,
-)
 
 
 class AuthorizationHandlers:
@@ -56,8 +44,7 @@ class AuthorizationHandlers:
     def __init__(
         self, *, store: Store, administrators: Administrators, fleet: FleetReader, trust_domain: str
     ) -> None:
-        self._store = store
-        self._fleet = fleet
+        self._mesh = MeshReader(store=store, fleet=fleet, trust_domain=trust_domain)
         self._administrators = administrators
         self._trust_domain = trust_domain
 
@@ -74,10 +61,10 @@ class AuthorizationHandlers:
     async def check(self, request: Request, _administrator: str) -> Response:
         """Say whether a caller may reach each workload behind a service, or a workload, and why."""
         asked = decode(await read_body(request), CheckAsked)
-        source = _source(asked.from_, self._trust_domain)
+        source = source_asked(asked.from_, self._trust_domain)
         source_ip = _address(asked.source_ip)
-        candidates = _candidates(asked.candidates, self._trust_domain)
-        revision, view = await self._view(candidates)
+        candidates = candidates_asked(asked.candidates, self._trust_domain)
+        revision, view = await self._mesh.read(candidates)
         service, targets = _destination(view, asked.to)
         http = _http(asked)
         return answer(
@@ -95,7 +82,7 @@ class AuthorizationHandlers:
     async def explain(self, request: Request, _administrator: str) -> Response:
         """Show a recorded decision and what the present policies say to the same call."""
         wanted = request.path_params["decision"]
-        revision, view = await self._view(())
+        revision, view = await self._mesh.read(())
         found = [each for each in view.decisions() if wanted in each.record.ids]
         if not found:
             raise NotFound(
@@ -109,58 +96,18 @@ class AuthorizationHandlers:
     async def diff(self, request: Request, _administrator: str) -> Response:
         """Say which of the recorded calls would be answered otherwise if the candidates were stored."""
         asked = decode(await read_body(request), CandidatesAsked)
-        candidates = _candidates(asked.candidates, self._trust_domain)
+        candidates = candidates_asked(asked.candidates, self._trust_domain)
         if not candidates:
             raise InvalidResource(where="request body", path="candidates", reason="holds no resource")
-        revision, view = await self._view(())
+        revision, view = await self._mesh.read(())
         return answer(compare(view, view.changed_by(candidates), revision=revision))
 
     async def lint(self, request: Request, _administrator: str) -> Response:
         """Say what is most likely not meant in the policies, or in those that candidates bring about."""
         asked = decode(await read_body(request), CandidatesAsked)
-        candidates = _candidates(asked.candidates, self._trust_domain)
-        revision, view = await self._view(())
+        candidates = candidates_asked(asked.candidates, self._trust_domain)
+        revision, view = await self._mesh.read(())
         return answer(LintAnswer(revision=revision, findings=look(view, candidates)))
-
-    async def _view(self, candidates: Sequence[Resource]) -> tuple[int, MeshView]:
-        """Read what there is to know; gives the store's revision too."""
-        items: list[KeyValue] = []
-        revision = 0
-        for folder in _FOLDERS:
-            listing = await self._store.list(folder)
-            items += listing.items
-            revision = listing.revision
-        fleet = await self._fleet.judge([item for item in items if item.key.startswith((ENROLMENTS, NODES))])
-        view = MeshView(items, fleet, self._trust_domain, candidates=candidates)
-        if wanted := view.wanted_former():
-            view.former = await self._former(wanted)
-        return revision, view
-
-    async def _former(self, wanted: Iterable[Former]) -> dict[Former, bytes]:
-        """Read earlier versions, as far as they are not compacted away."""
-        found: dict[Former, bytes] = {}
-        for key, revision in wanted:
-            try:
-                listing = await self._store.list(key, revision=revision)
-            except Conflict:
-                continue
-            for item in listing.items:
-                if item.key == key and item.revision == revision:
-                    found[key, revision] = item.value
-        return found
-
-
-def _source(text: str, trust_domain: str) -> Identity | None:
-    if not text:
-        return None
-    try:
-        return (
-            parse_identity(text)
-            if text.startswith("spiffe://")
-            else WorkloadIdentity.from_short(text, trust_domain)
-        )
-    except InvalidIdentity as error:
-        raise InvalidResource(where="request body", path="from", reason=str(error)) from error
 
 
 def _address(text: str | None) -> str | None:
@@ -183,16 +130,6 @@ def _http(asked: CheckAsked) -> HttpRequest | None:
         host=asked.host or asked.to.partition(":")[0].partition("/")[2],
         headers={name.lower(): value for name, value in asked.headers.items()},
     )
-
-
-def _candidates(asked: Sequence[dict[str, object]], trust_domain: str) -> tuple[Resource, ...]:
-    resources = []
-    for number, document in enumerate(asked):
-        where = f"candidate {number + 1}"
-        resource = from_builtins(document, where=where, kinds=OPERATOR_KINDS)
-        check(resource, trust_domain=trust_domain, where=where)
-        resources.append(resource)
-    return tuple(resources)
 
 
 def _destination(view: MeshView, text: str) -> tuple[Service | None, list[Target]]:
@@ -251,8 +188,8 @@ def _ask(
     view: MeshView, target: Target, request: AuthRequest, http: HttpRequest | None, service: Service | None
 ) -> VerdictAnswer:
     remarks = list(_doubts(view, service, target))
+    spoken = view.protocol(target)
     if http is not None:
-        spoken = view.protocol(target)
         if spoken in READ_PROTOCOLS:
             request = replace(request, http=http)
         else:
@@ -260,6 +197,12 @@ def _ask(
                 f"port {target.port} is {spoken.value}, whose requests the proxies do not read: "
                 "method, path, host and headers decide nothing"
             )
+    elif spoken.http:
+        request = replace(request, opening=True)
+        remarks.append(
+            f"port {target.port} is {spoken.value}: this is whether a connection may be opened; each request "
+            "in it is decided upon by itself"
+        )
     return verdict(view, target, request, remarks=tuple(remarks))
 
 
@@ -290,4 +233,5 @@ def _replay(view: MeshView, recorded: Recorded) -> tuple[VerdictAnswer | None, s
     target = view.target(recorded.node, record.destination, record.port)
     if target is None:
         return None, f"{record.destination} is not registered at {recorded.node} with port {record.port} now"
-    return verdict(view, target, recorded_request(record)), ""
+    remarks = () if record.request is None else ("it is asked without a header, which is not recorded",)
+    return verdict(view, target, recorded_request(record), remarks=remarks), ""

@@ -4,7 +4,7 @@ import msgspec
 
 from registry.api.authz_view import MeshView, Recorded, Target
 from registry.api.bodies import Answer, Asked
-from registry.model.decision import Outcome
+from registry.model.decision import Outcome, RecordedRequest
 from registry.rules import AuthRequest, Decision, Explanation, Permit, Verdict, explain
 
 
@@ -120,6 +120,7 @@ class DecisionAnswer(Answer, frozen=True, kw_only=True):
     first_seen: str
     last_seen: str
     ids: tuple[str, ...]
+    request: RecordedRequest | None = None
 
 
 class ExplainedAnswer(Answer, frozen=True, kw_only=True):
@@ -228,6 +229,7 @@ def describe(recorded: Recorded) -> DecisionAnswer:
         first_seen=record.first_seen,
         last_seen=record.last_seen,
         ids=record.ids,
+        request=record.request,
     )
 
 

@@ -22,7 +22,7 @@ from registry.model.peer_authentication import PeerAuthentication
 from registry.model.resource import Resource
 from registry.model.service import PortProtocol, Service
 from registry.model.workload import Workload
-from registry.rules import AuthRequest, MeshPolicies, WorkloadPolicies
+from registry.rules import AuthRequest, HttpRequest, MeshPolicies, WorkloadPolicies
 from registry.rules.layer7 import protocols_of
 from registry.store import keys
 from registry.store.base import KeyValue
@@ -268,7 +268,7 @@ class MeshView:
 
 
 def recorded_request(record: DecisionRecord) -> AuthRequest:
-    """Give the question that a recorded decision answered.
+    """Give the question that a recorded decision answered; the header of a request is not recorded.
 
     Raises:
         InvalidResource: its source is no identity.
@@ -277,6 +277,7 @@ def recorded_request(record: DecisionRecord) -> AuthRequest:
         source = parse_identity(record.source) if record.source else None
     except InvalidIdentity as error:
         raise InvalidResource(where="recorded decision", path="source", reason=str(error)) from error
+    asked = record.request
     return AuthRequest(
         source,
         record.port,
@@ -284,6 +285,8 @@ def recorded_request(record: DecisionRecord) -> AuthRequest:
         remote_ip=record.remote_ip or None,
         destination_ip=record.destination_ip or None,
         sni=record.sni or None,
+        http=HttpRequest(asked.method, asked.path, asked.host) if asked else None,
+        opening=record.opening,
     )
 
 

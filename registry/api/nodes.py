@@ -51,7 +51,7 @@ class RejectedAnswer(Answer, frozen=True, kw_only=True):
 
 
 class ProxyAnswer(Answer, frozen=True, kw_only=True):
-    """What a node's proxy enforces; null until it has reported."""
+    """What a node's proxy enforces; null until it has reported. `faults` are errors it makes on purpose."""
 
     node: str
     live: bool
@@ -59,6 +59,7 @@ class ProxyAnswer(Answer, frozen=True, kw_only=True):
     workers: int | None
     certificate_expires: str | None
     rejected: tuple[RejectedAnswer, ...]
+    faults: tuple[str, ...]
 
 
 class NodesAnswer(Answer, frozen=True, kw_only=True):
@@ -154,4 +155,5 @@ def _describe_proxy(node: NodeState) -> ProxyAnswer:
             RejectedAnswer(key=each.key, reason=each.reason, last_good_revision=each.last_good_revision)
             for each in (status.rejected if status else ())
         ),
+        faults=status.faults if status else (),
     )

@@ -10,12 +10,13 @@ from registry.api.auth import Administrators
 from registry.api.bodies import Answer, answer, namespace_asked, read_body
 from registry.ca.signed_store import SignedStore
 from registry.errors import Conflict, InvalidResource, NotFound
-from registry.judgement import KINDS_BY_PLURAL, OperatorKey, check, operator_key, read_resource
+from registry.judgement import KINDS_BY_PLURAL, OperatorKey, check, operator_key, read_resource, status_key
 from registry.model.identity import LABEL
 from registry.model.mesh import Mesh
-from registry.model.parse import render, to_builtins
+from registry.model.parse import parse_as, render, to_builtins
 from registry.model.resource import ROOT_NAMESPACE
 from registry.model.signature import strip
+from registry.model.status import Status, StatusSpec
 from registry.store import keys
 from registry.store.base import Delete, KeyIs, KeyValue, Put, Store
 from registry.store.signed import unsigned
@@ -28,12 +29,17 @@ _log = structlog.get_logger()
 
 
 class StoredAnswer(Answer, frozen=True, kw_only=True):
-    """A resource as it is stored, or the error of a value that does not parse."""
+    """A resource as it is stored, or the error of a value that does not parse.
+
+    `accepted` and `reasons` are the controller's judgement, left out until it has judged this revision.
+    """
 
     key: str
     revision: int
     resource: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
     error: str | msgspec.UnsetType = msgspec.UNSET
+    accepted: bool | msgspec.UnsetType = msgspec.UNSET
+    reasons: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ListAnswer(Answer, frozen=True, kw_only=True):
@@ -44,11 +50,13 @@ class ListAnswer(Answer, frozen=True, kw_only=True):
 
 
 class ResourceAnswer(Answer, frozen=True, kw_only=True):
-    """One resource; null when what was removed did not parse."""
+    """One resource; null when what was removed did not parse. `accepted` and `reasons` as in a list."""
 
     revision: int
     resource: dict[str, object] | None
     created: bool | msgspec.UnsetType = msgspec.UNSET
+    accepted: bool | msgspec.UnsetType = msgspec.UNSET
+    reasons: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ResourceHandlers:
@@ -81,13 +89,14 @@ class ResourceHandlers:
         else:
             folder = f"{plural}/{namespace}/" if namespace else f"{plural}/"
         listing = await self._store.list(folder)
+        statuses = {each.key: each for each in (await self._store.list(f"status/{plural}/")).items}
         items = []
         for item in listing.items:
             match keys.parse(item.key):
                 case keys.ResourceKey() as key if key.plural == plural:
-                    items.append(_describe(key, item))
+                    items.append(_describe(key, item, statuses.get(keys.render(status_key(key)))))
                 case keys.MeshKey() as key if plural == Mesh.PLURAL and namespace in (None, ROOT_NAMESPACE):
-                    items.append(_describe(key, item))
+                    items.append(_describe(key, item, statuses.get(keys.render(status_key(key)))))
                 case _:
                     pass
         return answer(ListAnswer(revision=listing.revision, items=tuple(items)))
@@ -97,7 +106,8 @@ class ResourceHandlers:
         key = _key_asked(request)
         item = await self._existing(key)
         resource = unsigned(read_resource(key, item.value, where=item.key))
-        return _answer(item.revision, to_builtins(resource))
+        status = _judgement(item, await self._store.get(keys.render(status_key(key))))
+        return _answer(item.revision, to_builtins(resource), status=status)
 
     async def put(self, request: Request, administrator: str) -> Response:
         """Write a resource that parses, fits its key and agrees with the mesh, signed by the authority."""
@@ -200,16 +210,45 @@ def _busy(place: str) -> Conflict:
     return Conflict(f"{place} is being changed by many at once; try again")
 
 
-def _describe(key: OperatorKey, item: KeyValue) -> StoredAnswer:
+def _describe(key: OperatorKey, item: KeyValue, judged: KeyValue | None = None) -> StoredAnswer:
     try:
         resource = unsigned(read_resource(key, item.value, where=item.key))
     except InvalidResource as error:
         return StoredAnswer(key=item.key, revision=item.revision, error=error.describe())
-    return StoredAnswer(key=item.key, revision=item.revision, resource=to_builtins(resource))
+    status = _judgement(item, judged)
+    return StoredAnswer(
+        key=item.key,
+        revision=item.revision,
+        resource=to_builtins(resource),
+        accepted=msgspec.UNSET if status is None else status.accepted,
+        reasons=msgspec.UNSET if status is None else status.reasons,
+    )
+
+
+def _judgement(item: KeyValue, judged: KeyValue | None) -> StatusSpec | None:
+    """Read what the controller says of a value; None if it has not judged that one yet."""
+    if judged is None:
+        return None
+    try:
+        status = parse_as(Status, judged.value, where=judged.key).spec
+    except InvalidResource:
+        # Damaged by hand; the controller writes it anew.
+        return None
+    return status if status.revision == item.revision else None
 
 
 def _answer(
-    revision: int, resource: dict[str, object] | None, *, created: bool | msgspec.UnsetType = msgspec.UNSET
+    revision: int,
+    resource: dict[str, object] | None,
+    *,
+    created: bool | msgspec.UnsetType = msgspec.UNSET,
+    status: StatusSpec | None = None,
 ) -> Response:
-    body = ResourceAnswer(revision=revision, resource=resource, created=created)
+    body = ResourceAnswer(
+        revision=revision,
+        resource=resource,
+        created=created,
+        accepted=msgspec.UNSET if status is None else status.accepted,
+        reasons=msgspec.UNSET if status is None else status.reasons,
+    )
     return answer(body, headers={"etag": f'"{revision}"'})

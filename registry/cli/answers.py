@@ -108,7 +108,10 @@ class RejectedView(Answer, frozen=True, kw_only=True):
 
 
 class NodeProxyView(Answer, frozen=True, kw_only=True):
-    """What a node's proxy has applied; `applied_revision` is None or 0 until it reported."""
+    """What a node's proxy has applied; `applied_revision` is None or 0 until it reported.
+
+    `faults` are the errors that it makes on purpose.
+    """
 
     node: str
     live: bool
@@ -116,6 +119,7 @@ class NodeProxyView(Answer, frozen=True, kw_only=True):
     workers: int | None = None
     certificate_expires: str | None = None
     rejected: tuple[RejectedView, ...] = ()
+    faults: tuple[str, ...] = ()
 
 
 class ProxyStatus(Answer, frozen=True, kw_only=True):
@@ -178,13 +182,18 @@ class ServiceView(Answer, frozen=True, kw_only=True):
 
 
 class StoredResource(Answer, frozen=True, kw_only=True):
-    """A resource as the store has it: either `resource` or the `error` of a value that does not parse."""
+    """A resource as the store has it: either `resource` or the `error` of a value that does not parse.
+
+    `accepted` is None until the controller has judged this revision.
+    """
 
     revision: int
     key: str = ""
     resource: dict[str, Any] | None = None
     error: str | None = None
     created: bool = False
+    accepted: bool | None = None
+    reasons: tuple[str, ...] = ()
 
 
 class Items(Answer, Generic[Item], frozen=True, kw_only=True):

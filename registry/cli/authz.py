@@ -92,17 +92,17 @@ def check(
     Exit code 0 when every workload permits the call, 7 when one denies it, 1 when there is no such
     destination.
     """
-    candidates = _candidates(session, file)
+    candidates = read_candidates(session, file)
     if candidates is None:
         return ExitCode.INVALID
     found = session.registry.authz_check(
         {
-            "from": "" if source == NOBODY else _in_namespace(source),
-            "to": _in_namespace(destination),
+            "from": "" if source == NOBODY else with_namespace(source),
+            "to": with_namespace(destination),
             "method": method,
             "path": path,
             "host": host,
-            "headers": _headers(header or ()),
+            "headers": read_headers(header or ()),
             "sourceIp": source_ip,
             "candidates": candidates,
         }
@@ -177,7 +177,7 @@ def diff(session: Session, file: FilesOption, output: OutputOption = Format.TABL
     Exit code 7 when a call that is permitted now would be denied. What was not called lately is not seen:
     `authz check` asks about one call.
     """
-    candidates = _candidates(session, file)
+    candidates = read_candidates(session, file)
     if candidates is None:
         return ExitCode.INVALID
     found = session.registry.authz_diff(candidates)
@@ -214,7 +214,7 @@ def lint(session: Session, file: CandidatesOption = None, output: OutputOption =
     With -f only for what is about these resources, or comes from them. Exit code 1 when there is an error (a
     policy does not do what it says) or a warning (it is most likely not meant).
     """
-    candidates = _candidates(session, file)
+    candidates = read_candidates(session, file)
     if candidates is None:
         return ExitCode.INVALID
     found = session.registry.authz_lint(candidates)
@@ -234,7 +234,7 @@ def lint(session: Session, file: CandidatesOption = None, output: OutputOption =
     return ExitCode.NOT_WELL if grave else ExitCode.OK
 
 
-def _candidates(session: Session, files: list[str] | None) -> Sequence[object] | None:
+def read_candidates(session: Session, files: list[str] | None) -> Sequence[object] | None:
     """Read the files of -f; None when a document is invalid, which is said."""
     if not files:
         return ()
@@ -245,11 +245,17 @@ def _candidates(session: Session, files: list[str] | None) -> Sequence[object] |
     return [each.resource for each in reading.written]
 
 
-def _in_namespace(name: str) -> str:
+def with_namespace(name: str) -> str:
+    """Give ``namespace/name``; the namespace may have been left out."""
     return name if "/" in name else f"{DEFAULT_NAMESPACE}/{name}"
 
 
-def _headers(texts: Sequence[str]) -> dict[str, str]:
+def read_headers(texts: Sequence[str]) -> dict[str, str]:
+    """Read --header values.
+
+    Raises:
+        typer.BadParameter: one is no header.
+    """
     headers = {}
     for text in texts:
         name, equals, value = text.partition("=")

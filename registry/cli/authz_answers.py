@@ -71,6 +71,14 @@ class CheckView(Answer, frozen=True, kw_only=True):
     workloads: tuple[VerdictView, ...] = ()
 
 
+class RequestView(Answer, frozen=True, kw_only=True):
+    """A request that was decided upon."""
+
+    method: str
+    host: str
+    path: str
+
+
 class DecisionView(Answer, frozen=True, kw_only=True):
     """A recorded decision; `ids` are the latest of its sort."""
 
@@ -89,6 +97,7 @@ class DecisionView(Answer, frozen=True, kw_only=True):
     sni: str = ""
     destination: str = ""
     ids: tuple[str, ...] = ()
+    request: RequestView | None = None
 
 
 class ExplainedView(Answer, frozen=True, kw_only=True):

@@ -142,6 +142,8 @@ def show_decision(session: Session, found: ExplainedView, *, wide: bool) -> None
     ]
     if decision.remote_ip:
         facts.insert(5, ("Original client", decision.remote_ip))
+    if (asked := decision.request) is not None:
+        facts.insert(-2, ("Last request", f"{asked.method} {asked.host}{asked.path}"))
     session.out.facts(facts)
     session.out.line()
     if found.now is None:

@@ -30,6 +30,7 @@ from registry.cli.authz_answers import CheckView, DiffView, ExplainView, LintVie
 from registry.cli.ca_answers import AuthorityView, FederatedView, Lifted, Revoked, RotationMoved
 from registry.cli.config import Settings
 from registry.cli.exits import RegistryUnreachable
+from registry.cli.route_answers import RouteExplainView
 from registry.errors import (
     ConfigError,
     Conflict,
@@ -238,6 +239,10 @@ class RegistryClient:
     def authz_lint(self, candidates: Sequence[object]) -> LintView:
         """Ask what is most likely not meant in the policies."""
         return self._ask("POST", "/v1/authz/lint", LintView, body={"candidates": candidates})
+
+    def route_explain(self, asked: Mapping[str, object]) -> RouteExplainView:
+        """Ask where a request goes."""
+        return self._ask("POST", "/v1/routes/explain", RouteExplainView, body=asked)
 
     def _ask(
         self,

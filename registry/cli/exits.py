@@ -35,8 +35,8 @@ EXIT_CODES_HELP = """\
 Exit codes:
 
 - 0: done, and well
-- 1: what was asked about does not exist, a node is not well (proxy status), or authz lint
-  has something to say
+- 1: what was asked about does not exist, a node is not well (proxy status), a request leads
+  nowhere (route explain), or authz lint has something to say
 - 2: wrong usage or configuration
 - 3: the registry cannot be reached, or cannot answer
 - 4: the registry refuses the token, or what is asked needs another role

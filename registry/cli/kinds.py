@@ -5,13 +5,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from registry.model.authorization import AuthorizationPolicy
+from registry.model.backend_policy import BackendPolicy
 from registry.model.external_service import ExternalService
+from registry.model.grpc_route import GRPCRoute
+from registry.model.http_route import HTTPRoute
 from registry.model.identity import LABEL
 from registry.model.mesh import Mesh
 from registry.model.parse import OPERATOR_KINDS
 from registry.model.peer_authentication import PeerAuthentication
 from registry.model.resource import DEFAULT_NAMESPACE, ROOT_NAMESPACE, Resource
 from registry.model.service import Service
+from registry.model.tcp_route import TCPRoute
 from registry.store.keys import ResourceKey
 
 # There is one mesh, and this is its name.
@@ -23,6 +27,10 @@ _SHORT: dict[str, type[Resource]] = {
     "ap": AuthorizationPolicy,
     "authz": AuthorizationPolicy,
     "pa": PeerAuthentication,
+    "hr": HTTPRoute,
+    "gr": GRPCRoute,
+    "tr": TCPRoute,
+    "bp": BackendPolicy,
 }
 
 # Kinds people may look for here, and where they are.

@@ -4,7 +4,7 @@ import importlib.metadata
 
 import typer
 
-from registry.cli import admin, apply, authz, ca, node, proxy, resources, service
+from registry.cli import admin, apply, authz, ca, node, proxy, resources, route, service
 from registry.cli.config import Overrides
 from registry.cli.exits import EXIT_CODES_HELP
 from registry.cli.options import OutputOption
@@ -25,6 +25,7 @@ app.add_typer(service.app, name="service")
 app.add_typer(node.app, name="node")
 app.add_typer(proxy.app, name="proxy")
 app.add_typer(ca.app, name="ca")
+app.add_typer(route.app, name="route")
 app.add_typer(authz.app, name="authz")
 app.add_typer(admin.app, name="admin")
 

@@ -46,8 +46,9 @@ def _complete_kind(incomplete: str) -> list[str]:
 
 
 KIND_HELP = (
-    "services (svc), externalservices (es), authorizationpolicies (ap, authz), peerauthentications (pa) or "
-    "mesh; any case, also KIND/NAME."
+    "services (svc), externalservices (es), httproutes (hr), grpcroutes (gr), tcproutes (tr), "
+    "backendpolicies (bp), authorizationpolicies (ap, authz), peerauthentications (pa) or mesh; any case, "
+    "also KIND/NAME."
 )
 
 KindArgument = Annotated[

@@ -25,6 +25,11 @@ _NODE_COLUMNS = (
     Column("WORKERS"),
     Column("CERTIFICATE"),
     Column("REJECTED"),
+    Column("FAULTS"),
+)
+_FAULT_COLUMNS = (
+    Column("NODES"),
+    Column("FAULT", folds=True),
 )
 _REJECTED_COLUMNS = (
     Column("NODE"),
@@ -48,6 +53,7 @@ def status(session: Session, output: OutputOption = Format.TABLE) -> ExitCode:
 
     APPLIED is the etcd revision a node enforces, LAG how far that is behind the newest edit or registration.
     Rejected resources come with the reason, and with the older revision that stays in force if there is one.
+    FAULTS are errors that BackendPolicies have the proxies make on purpose.
 
     Exit code 1 when a node is down, has applied nothing, rejects a resource, or holds an expired certificate.
     """
@@ -100,6 +106,21 @@ def _show(session: Session, found: ProxyStatus, now: datetime, *, wide: bool) ->
     if rejected:
         session.out.line()
         session.out.table(_REJECTED_COLUMNS, rejected, wide=wide)
+    if faults := _faults(found):
+        session.out.line()
+        session.out.table(_FAULT_COLUMNS, faults, wide=wide)
+
+
+def _faults(found: ProxyStatus) -> list[tuple[str, str]]:
+    """Give each fault once: it is on at every node that hears of the policy."""
+    makers: dict[str, list[str]] = {}
+    for node in found.items:
+        for fault in node.faults:
+            makers.setdefault(fault, []).append(node.node)
+    return [
+        ("all" if len(nodes) == len(found.items) > 1 else ", ".join(nodes), fault)
+        for fault, nodes in makers.items()
+    ]
 
 
 def _node_row(node: NodeProxyView, head: int, now: datetime) -> tuple[Cell | str, ...]:
@@ -113,6 +134,7 @@ def _node_row(node: NodeProxyView, head: int, now: datetime) -> tuple[Cell | str
         "-" if node.workers is None else str(node.workers),
         _certificate(node, now),
         Cell(str(len(node.rejected)), Tone.BAD) if node.rejected else "0",
+        Cell(str(len(node.faults)), Tone.DOUBTFUL) if node.faults else "0",
     )
 
 

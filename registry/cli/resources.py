@@ -31,9 +31,11 @@ _COLUMNS = (
     Column("NAMESPACE"),
     Column("NAME"),
     Column("REVISION"),
+    Column("STATE"),
     Column("WHAT", folds=True),
     Column("LABELS", wide=True),
 )
+_REASON_COLUMNS = (Column("NAMESPACE"), Column("NAME"), Column("REASON", folds=True))
 
 
 @command(
@@ -43,6 +45,7 @@ _COLUMNS = (
         "meshctl get svc",
         "meshctl get authorizationpolicies -A -o wide",
         "meshctl get ap deny-web -n shop -o yaml",
+        "meshctl get httproutes -n shop",
         "meshctl get mesh -o yaml > mesh.yaml",
     ),
 )
@@ -57,7 +60,8 @@ def get(
     """Show resources as operators wrote them: all of a kind, or one by name.
 
     What -o yaml prints can be edited and given to `meshctl apply -f`. A value that does not parse, from
-    etcdctl say, is listed with its error.
+    etcdctl say, is listed with its error. STATE is what the controller says: accepted, warned (accepted,
+    though most likely not meant so) or rejected, with the reasons below.
     """
     single = _wanted(kind, name, namespace, everywhere=everywhere)
     if single is not None:
@@ -79,8 +83,15 @@ def get(
             for stored in found:
                 session.out.line(label_of(_key(stored, single)))
         case Format.TABLE | Format.WIDE:
-            rows = [_row(stored, _key(stored, single)) for stored in found]
-            session.out.table(_COLUMNS, rows, wide=output is Format.WIDE)
+            keyed = [(stored, _key(stored, single)) for stored in found]
+            wide = output is Format.WIDE
+            session.out.table(_COLUMNS, [_row(stored, key) for stored, key in keyed], wide=wide)
+            reasons = [
+                (key.namespace, key.name, reason) for stored, key in keyed for reason in stored.reasons
+            ]
+            if reasons:
+                session.out.line()
+                session.out.table(_REASON_COLUMNS, reasons, wide=wide)
     return ExitCode.OK
 
 
@@ -164,7 +175,21 @@ def _row(stored: StoredResource, key: ResourceKey) -> tuple[Cell | str, ...]:
         what = Cell(summarise(stored.resource))
         labels = stored.resource.get("metadata", {}).get("labels", {})
     text = ",".join(f"{name}={value}" for name, value in labels.items()) or "-"
-    return key.namespace, key.name, str(stored.revision), what, text
+    return key.namespace, key.name, str(stored.revision), _state(stored), what, text
+
+
+def _state(stored: StoredResource) -> Cell:
+    match stored.accepted:
+        case _ if stored.resource is None:
+            return Cell("rejected", Tone.BAD)
+        case None:
+            return Cell("-")
+        case False:
+            return Cell("rejected", Tone.BAD)
+        case _ if stored.reasons:
+            return Cell("warned", Tone.DOUBTFUL)
+        case _:
+            return Cell("accepted", Tone.GOOD)
 
 
 def _documents(found: tuple[StoredResource, ...]) -> str:

@@ -3,13 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
+from registry.cli.traffic_summary import summarise_policy, summarise_route
 from registry.errors import InvalidResource
 from registry.model.authorization import AuthorizationPolicy
+from registry.model.backend_policy import BackendPolicy
 from registry.model.external_service import ExternalService, ExternalTlsMode, Resolution
+from registry.model.grpc_route import GRPCRoute
+from registry.model.http_route import HTTPRoute
 from registry.model.mesh import Mesh
 from registry.model.parse import OPERATOR_KINDS, from_builtins
 from registry.model.peer_authentication import PeerAuthentication
 from registry.model.service import Service
+from registry.model.tcp_route import TCPRoute
 
 
 def summarise(document: Mapping[str, Any]) -> str:
@@ -27,6 +32,10 @@ def summarise(document: Mapping[str, Any]) -> str:
             return _policy(resource)
         case PeerAuthentication():
             return _peers(resource)
+        case HTTPRoute() | GRPCRoute() | TCPRoute():
+            return summarise_route(resource)
+        case BackendPolicy():
+            return summarise_policy(resource)
         case Mesh(spec=spec):
             return (
                 f"trust domain {spec.trust_domain}, default {spec.default_authorization.value}, "

@@ -12,7 +12,9 @@ from msgspec import inspect
 
 from registry.errors import InvalidResource
 from registry.model.authorization import PORT_PATTERN
+from registry.model.duration import DURATION_PATTERN
 from registry.model.fields import clip, field_path, show
+from registry.model.gateway import HEADER_NAME_PATTERN, HOSTNAME_PATTERN, PRECISE_HOSTNAME_PATTERN
 from registry.model.mesh import TRUST_DOMAIN_PATTERN
 from registry.model.resource import NAME_PATTERN
 from registry.model.unsupported import UNSUPPORTED_FIELDS, UNSUPPORTED_VALUES
@@ -30,6 +32,10 @@ _WORDS: Final = {
 _PATTERN_MENDS: Final = {
     NAME_PATTERN: "write lower-case letters, digits and dashes, at most 63, letters or digits at both ends",
     PORT_PATTERN: "write a port from 1 to 65535, in quotes",
+    DURATION_PATTERN: "write hours, minutes, seconds and milliseconds, as in 500ms, 10s or 1h30m",
+    HEADER_NAME_PATTERN: "write letters, digits and dashes",
+    HOSTNAME_PATTERN: "write lower-case letters, digits, dashes and dots, at most 253; *. may stand before",
+    PRECISE_HOSTNAME_PATTERN: "write lower-case letters, digits, dashes and dots, at most 253",
     TRUST_DOMAIN_PATTERN: "write lower-case letters, digits, dashes and underscores, single dots between",
 }
 
@@ -54,8 +60,9 @@ def explain_complaint(
             reason, mend = "is missing", ""
         case ["Expected ", wanted, ", got ", got, _]:
             reason, mend = _wrong_type(wanted, got, _value_at(document, path))
-        case ["Expected ", _, bound]:
-            reason, mend = _out_of_bounds(bound.strip(), _value_at(document, path))
+        case ["Expected ", _, *bound]:
+            # A pattern may hold backquotes.
+            reason, mend = _out_of_bounds("`".join(bound).strip(), _value_at(document, path))
         case _ if message.startswith("Invalid enum value"):
             reason, mend = _unknown_value(cls, path, _value_at(document, path))
         case _:

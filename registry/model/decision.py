@@ -22,15 +22,27 @@ class Outcome(enum.Enum):
     PERMITTED = "permitted"
     DENIED = "denied"
 
+    # That of an Enum is a function in Python, and what is decided is counted by it for each request.
+    __hash__ = object.__hash__
+
+
+class RecordedRequest(Strict, frozen=True, kw_only=True):
+    """A request that was decided upon, cut to some length; its query and its header may hold secrets."""
+
+    method: str
+    host: str
+    path: str
+
 
 class DecisionRecord(Strict, frozen=True, kw_only=True):
-    """Decisions that differ in nothing but their time.
+    """Decisions that differ in nothing but their time, and those of requests in what the last one asked for.
 
     `reason` is the code that `nodemesh-reason` carries, ``permitted`` for a permit. `policy` is
     ``namespace/name``, empty when the mesh's defaults decided. `source` is the identity the peer proved,
     `source_ip` where its connection came from, `remote_ip` the original caller's address. `destination` is
     ``namespace/name`` of the workload, empty when none has the port. Times are RFC 3339 in UTC. `ids` are the
-    latest, oldest first; of permits the last one is kept.
+    latest, oldest first; of permits the last one is kept. `request` is the last one; `opening`: they were
+    about connections over which requests come that are decided upon one by one.
     """
 
     outcome: Outcome
@@ -47,6 +59,8 @@ class DecisionRecord(Strict, frozen=True, kw_only=True):
     sni: str = ""
     destination: str = ""
     ids: Ids = ()
+    request: RecordedRequest | None = None
+    opening: bool = False
 
 
 class NodeDecisionsSpec(Strict, frozen=True, kw_only=True):

@@ -13,18 +13,23 @@ import msgspec
 from registry.errors import InvalidResource
 from registry.model.administrator import Administrator
 from registry.model.authorization import AuthorizationPolicy
+from registry.model.backend_policy import BackendPolicy
 from registry.model.complaint import explain_complaint, nearest
 from registry.model.decision import NodeDecisions
 from registry.model.document import inspect, read_document, read_documents
 from registry.model.enrolment import Enrolment, JoinToken, SealedKey, TrustBundle
 from registry.model.external_service import ExternalService
 from registry.model.fields import show
+from registry.model.grpc_route import GRPCRoute
+from registry.model.http_route import HTTPRoute
 from registry.model.mesh import Mesh
 from registry.model.peer_authentication import PeerAuthentication
+from registry.model.quota import NodeQuotas
 from registry.model.resource import Resource
 from registry.model.rotation import Rotation
 from registry.model.service import Service
 from registry.model.status import Status
+from registry.model.tcp_route import TCPRoute
 from registry.model.validate import find_problems
 from registry.model.workload import Node, NodeStatus, Workload
 
@@ -36,6 +41,10 @@ OPERATOR_KINDS: Final[tuple[type[Resource], ...]] = (
     ExternalService,
     AuthorizationPolicy,
     PeerAuthentication,
+    HTTPRoute,
+    GRPCRoute,
+    TCPRoute,
+    BackendPolicy,
     Mesh,
 )
 KINDS: Final[tuple[type[Resource], ...]] = (
@@ -44,6 +53,7 @@ KINDS: Final[tuple[type[Resource], ...]] = (
     Node,
     NodeStatus,
     NodeDecisions,
+    NodeQuotas,
     Enrolment,
     JoinToken,
     TrustBundle,

@@ -63,7 +63,7 @@ def policy_problems(policy: AuthorizationPolicy) -> Iterator[Problem]:
         if spec.target_refs:
             yield Problem("spec.targetRefs", "stands beside a selector", "keep one of them")
     for i, target in enumerate(spec.target_refs):
-        yield from _target(target, f"spec.targetRefs[{i}]", policy.metadata.namespace)
+        yield from target_problems(target, f"spec.targetRefs[{i}]", policy.metadata.namespace)
     for i, rule in enumerate(spec.rules):
         for j, alternative in enumerate(rule.from_):
             yield from _source(alternative.source, f"spec.rules[{i}].from[{j}].source")
@@ -102,7 +102,8 @@ def _dry_run(policy: AuthorizationPolicy) -> Iterator[Problem]:
         yield Problem(path, "contradicts spec.dryRun", "keep one of them")
 
 
-def _target(target: TargetRef, path: str, namespace: str) -> Iterator[Problem]:
+def target_problems(target: TargetRef, path: str, namespace: str) -> Iterator[Problem]:
+    """Find a target that a policy of `namespace` cannot have."""
     if target.group not in _CORE_GROUPS:
         yield Problem(
             f"{path}.group", f"{clip(show(target.group))} has no Service of ours", 'write "", or leave it out'

@@ -8,13 +8,22 @@ from registry.model.resource import Labels, Name, Port, Resource, Strict
 
 
 class PortProtocol(enum.Enum):
-    """What a service port speaks; decides whether layer 7 rules can apply."""
+    """What a service port speaks; decides whether layer 7 rules can apply.
+
+    With `AUTO` the first bytes of each connection decide between HTTP/1.1, HTTP/2 and plain TCP.
+    """
 
     TCP = "tcp"
     HTTP = "http"
     HTTP2 = "http2"
     GRPC = "grpc"
     TLS = "tls"
+    AUTO = "auto"
+
+    @property
+    def http(self) -> bool:
+        """Whether it is surely HTTP."""
+        return self in (PortProtocol.HTTP, PortProtocol.HTTP2, PortProtocol.GRPC)
 
 
 class ServicePort(Strict, frozen=True, kw_only=True):

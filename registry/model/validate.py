@@ -8,17 +8,23 @@ from collections.abc import Iterator
 from typing import Final
 
 from registry.model.authorization import AuthorizationPolicy
+from registry.model.backend_checks import backend_policy_problems
+from registry.model.backend_policy import BackendPolicy
 from registry.model.enrolment import Enrolment
 from registry.model.external_checks import external_problems
 from registry.model.external_service import ExternalService
 from registry.model.fields import clip, show
+from registry.model.grpc_route import GRPCRoute
+from registry.model.http_route import HTTPRoute
 from registry.model.identity import InvalidIdentity, WorkloadIdentity, parse_identity
 from registry.model.mesh import Mesh
 from registry.model.peer_authentication import MtlsMode, PeerAuthentication
 from registry.model.policy_checks import peer_problems, policy_problems
 from registry.model.problem import Problem, label_key_problems, label_problems, repeated_problems
 from registry.model.resource import DEFAULT_TRUST_DOMAIN, ROOT_NAMESPACE, Resource
+from registry.model.route_checks import grpc_route_problems, http_route_problems, tcp_route_problems
 from registry.model.service import Service
+from registry.model.tcp_route import TCPRoute
 from registry.model.workload import Node, Workload
 
 # Fewer addresses than this run out at the first dozens of services.
@@ -45,6 +51,14 @@ def find_problems(resource: Resource) -> Iterator[Problem]:
             yield from policy_problems(resource)
         case PeerAuthentication():
             yield from peer_problems(resource)
+        case HTTPRoute():
+            yield from http_route_problems(resource)
+        case GRPCRoute():
+            yield from grpc_route_problems(resource)
+        case TCPRoute():
+            yield from tcp_route_problems(resource)
+        case BackendPolicy():
+            yield from backend_policy_problems(resource)
         case Mesh():
             yield from _mesh(resource)
         case Workload():

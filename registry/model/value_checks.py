@@ -25,7 +25,7 @@ _HOST: Final = re.compile(r"[A-Za-z0-9._:\[\]-]+\Z")
 _NEEDLESS_ESCAPE: Final = re.compile(
     r"%(?![0-9A-Fa-f]{2})|%(?:2[DEFdef]|3[0-9]|4[1-9A-Fa-f]|5[0-9AaCcFf]|6[1-9A-Fa-f]|7[0-9AaEe])"
 )
-_DOT_SEGMENT: Final = re.compile(r"/\.{1,2}(/|\Z)")
+_DOT_SEGMENT: Final = re.compile(r"/\.{1,2}(;|/|\Z)")
 _OPERATORS: Final = ("{*}", "{**}")
 
 
@@ -101,8 +101,8 @@ def check_method(pattern: str) -> Wrong | None:
     return _check_wildcard(pattern)
 
 
-def check_path(pattern: str) -> Wrong | None:
-    """A path as it is after normalising, a pattern, or a template with {*} and {**}."""
+def check_plain_path(pattern: str) -> Wrong | None:
+    """A path, or part of one, as it is after normalising."""
     if "?" in pattern or "#" in pattern:
         return f"{show(pattern)} has a query or fragment", "write the path alone: they are not compared"
     if _NEEDLESS_ESCAPE.search(pattern):
@@ -115,6 +115,13 @@ def check_path(pattern: str) -> Wrong | None:
             f"{show(pattern)} has a segment that no request's path has once it is normalised",
             "write single slashes, and no . or .. between them",
         )
+    return None
+
+
+def check_path(pattern: str) -> Wrong | None:
+    """A path as it is after normalising, a pattern, or a template with {*} and {**}."""
+    if (wrong := check_plain_path(pattern)) is not None:
+        return wrong
     if "{" in pattern or "}" in pattern:
         return _check_template(pattern)
     if not pattern.startswith(("/", "*")):

@@ -69,7 +69,8 @@ class NodeStatusSpec(Strict, frozen=True, kw_only=True):
 
     `trusted_roots` are the fingerprints (hex SHA-256 of the DER) of the roots the workers check peers
     against; `issuers` those of the intermediates that issued the certificates they present. A rotation waits
-    for them. `revoked` says of each certificate the node holds that is revoked by what.
+    for them. `revoked` says of each certificate the node holds that is revoked by what. `faults` are the
+    errors that the node makes on purpose, each in a line.
     """
 
     applied_revision: int
@@ -79,6 +80,7 @@ class NodeStatusSpec(Strict, frozen=True, kw_only=True):
     issuers: tuple[str, ...] = ()
     revoked: tuple[str, ...] = ()
     workers: int = 0
+    faults: tuple[str, ...] = ()
 
 
 class NodeStatus(Resource, frozen=True, kw_only=True):

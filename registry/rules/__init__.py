@@ -3,13 +3,11 @@
 from registry.rules.authorize import Decision, Denied, Permit, WorkloadPolicies, authorize
 from registry.rules.explain import Explanation, Miss, RuleVerdict, Verdict, explain
 from registry.rules.peers import Requirement
-from registry.rules.pick import Candidate, pick
 from registry.rules.request import AuthRequest, HttpRequest
 from registry.rules.selection import MeshPolicies, compile_policies
 
 __all__ = [
     "AuthRequest",
-    "Candidate",
     "Decision",
     "Denied",
     "Explanation",
@@ -24,5 +22,4 @@ __all__ = [
     "authorize",
     "compile_policies",
     "explain",
-    "pick",
 ]

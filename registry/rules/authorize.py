@@ -2,23 +2,28 @@
 
 Pure. One evaluator for the proxies, the control plane and the CLI: `authorize` answers, `explain` shows
 the way to the same answer. AUDIT policies and dry runs are asked and reported, and never change it.
+
+A request whose path has an escaped slash is asked about in every way that a workload may read it, and is let
+in when all are allowed. A connection of requests is let in when any might be: each is asked about then.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from registry.model.authorization import Action
 from registry.model.identity import WorkloadIdentity
 from registry.model.mesh import DefaultAuthorization
-from registry.rules.facts import Facts, facts_of
-from registry.rules.index import Match, RuleIndex
-from registry.rules.matching import CompiledPolicy
+from registry.rules.facts import Facts, facts_of, other_readings
+from registry.rules.index import RuleIndex
+from registry.rules.matching import CompiledPolicy, Form, form_of
 from registry.rules.peers import PeerRequirements, Requirement
 from registry.rules.request import AuthRequest
+from registry.rules.shelf import Match
 
 # A reason is read by people: more names than these tell them nothing.
 _MAX_NAMES: Final = 8
+_OPENING: Final = Form.OPENING
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,31 +60,24 @@ class Group:
 
     def __init__(self, policies: Sequence[CompiledPolicy]) -> None:
         self.policies = tuple(policies)
-        self._read: RuleIndex | None = None
-        self._unread: RuleIndex | None = None
+        self.layer7 = any(rule.layer7 for policy in policies for rule in policy.rules)
+        self._indexes: dict[Form, RuleIndex] = {}
 
-    def index(self, request: Facts) -> RuleIndex:
-        """Give the index that is right for the request."""
-        read = request.headers is not None
-        index = self._read if read else self._unread
+    def index(self, form: Form) -> RuleIndex:
+        """Give the index of the rules in a form; without fields about HTTP all forms are one."""
+        form = form if self.layer7 else Form.READ
+        index = self._indexes.get(form)
         if index is None:
-            index = RuleIndex(self.policies, read=read)
-            if read or not self._has_layer7():
-                self._read = index
-            if not read or not self._has_layer7():
-                self._unread = index
+            index = self._indexes[form] = RuleIndex(self.policies, form)
         return index
 
-    def first(self, request: Facts) -> Match | None:
+    def first(self, request: Facts, form: Form) -> Match | None:
         """Give the first rule that matches."""
-        return self.index(request).first(request) if self.policies else None
+        return self.index(form).first(request) if self.policies else None
 
-    def all(self, request: Facts) -> tuple[str, ...]:
+    def all(self, request: Facts, form: Form) -> tuple[str, ...]:
         """Give the names of all policies that match."""
-        return self.index(request).all(request) if self.policies else ()
-
-    def _has_layer7(self) -> bool:
-        return any(rule.layer7 for policy in self.policies for rule in policy.rules)
+        return self.index(form).all(request) if self.policies else ()
 
 
 class Asked:
@@ -94,6 +92,8 @@ class Asked:
             [policy for policy in policies if policy.dry_run or policy.action is Action.AUDIT]
         )
         self.unallowed = _name_all([policy.name for policy in self.allowing.policies])
+        # Whether requests of one connection may be answered differently.
+        self.layer7 = self.denying.layer7 or self.allowing.layer7 or self.observed.layer7
 
     def is_of(self, policies: Sequence[CompiledPolicy]) -> bool:
         """Whether these are exactly its policies."""
@@ -119,9 +119,22 @@ class WorkloadPolicies:
 
 def authorize(policies: WorkloadPolicies, request: AuthRequest) -> Decision:
     """Say whether what is asked for is allowed."""
-    asked = policies.asked
-    facts = facts_of(request, trust_domain=policies.trust_domain)
-    audited = asked.observed.all(facts)
+    known = facts_of(request, trust_domain=policies.trust_domain)
+    decision = decide(policies, request, known)
+    for reading in other_readings(request, known):
+        other = decide(policies, request, reading)
+        audited = tuple(sorted({*decision.audited, *other.audited}))
+        if isinstance(decision, Permit) and isinstance(other, Denied):
+            decision = other
+        decision = replace(decision, audited=audited)
+    return decision
+
+
+def decide(policies: WorkloadPolicies, request: AuthRequest, facts: Facts) -> Decision:
+    """Decide about one reading of a request; the answer to a request is that of `authorize`."""
+    asked, form = policies.asked, form_of(request)
+    # Of a connection of requests they are asked with each.
+    audited = () if form is _OPENING else asked.observed.all(facts, form)
     if policies.closed_by is not None:
         # Of <plural>/<namespace>/<name>, the policy's name.
         name = policies.closed_by.partition("/")[2]
@@ -130,11 +143,11 @@ def authorize(policies: WorkloadPolicies, request: AuthRequest) -> Decision:
         requirement = policies.peers.of(request.port)
         if requirement.required:
             return Denied(requirement.policy, _strict(requirement), audited)
-    if (found := asked.denying.first(facts)) is not None:
+    if (found := asked.denying.first(facts, form)) is not None:
         policy, rule = found
         return Denied(policy, f"rule {rule} of the DENY policy {policy} matches", audited, rule)
     if asked.allowing.policies:
-        if (found := asked.allowing.first(facts)) is not None:
+        if (found := asked.allowing.first(facts, form)) is not None:
             policy, rule = found
             return Permit(policy, f"rule {rule} of the ALLOW policy {policy} matches", audited, rule)
         return Denied(asked.allowing.policies[0].name, asked.unallowed, audited)

@@ -10,9 +10,17 @@ from typing import Final
 from registry.model.authorization import Action
 from registry.model.identity import WorkloadIdentity
 from registry.rules import facts
-from registry.rules.authorize import Decision, WorkloadPolicies, authorize
-from registry.rules.facts import Facts, facts_of
-from registry.rules.matching import Alternatives, CompiledPolicy, CompiledRule, Condition, all_hold
+from registry.rules.authorize import Decision, Denied, WorkloadPolicies, authorize, decide
+from registry.rules.facts import Facts, facts_of, other_readings
+from registry.rules.matching import (
+    Alternatives,
+    CompiledPolicy,
+    CompiledRule,
+    Condition,
+    Form,
+    all_hold,
+    form_of,
+)
 from registry.rules.peers import Requirement
 from registry.rules.request import AuthRequest
 
@@ -26,6 +34,7 @@ _ABSENT: Final[Mapping[int, str]] = {
     facts.SNI: "the caller named no server",
 }
 _UNREAD: Final = "the request's HTTP is not read"
+_LATER: Final = "each request of the connection is asked about by itself"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +97,19 @@ class Explanation:
 
 
 def explain(policies: WorkloadPolicies, request: AuthRequest) -> Explanation:
-    """Give the decision of `authorize` and what each policy had to say, including those not reached."""
-    asked, known = policies.asked, facts_of(request, trust_domain=policies.trust_domain)
+    """Give the decision of `authorize` and what each policy had to say, including those not reached.
+
+    Of the ways in which a path can be read the one is shown that is refused, if any is.
+    """
+    asked, form = policies.asked, form_of(request)
+    known = facts_of(request, trust_domain=policies.trust_domain)
+    decision = authorize(policies, request)
+    if isinstance(decision, Denied):
+        known = _refused(policies, request, known)
     return Explanation(
-        decision=authorize(policies, request),
+        decision=decision,
         verdicts=tuple(
-            _verdict(policy, known)
+            _verdict(policy, known, form)
             for group in (asked.denying, asked.allowing, asked.observed)
             for policy in group.policies
         ),
@@ -102,17 +118,25 @@ def explain(policies: WorkloadPolicies, request: AuthRequest) -> Explanation:
     )
 
 
-def _verdict(policy: CompiledPolicy, known: Facts) -> Verdict:
-    rules = tuple(_rule_verdict(number, rule, known) for number, rule in enumerate(policy.rules))
+def _refused(policies: WorkloadPolicies, request: AuthRequest, first: Facts) -> Facts:
+    """Give the first reading of a refused request that is refused."""
+    for reading in (first, *other_readings(request, first)):
+        if isinstance(decide(policies, request, reading), Denied):
+            return reading
+    return first
+
+
+def _verdict(policy: CompiledPolicy, known: Facts, form: Form) -> Verdict:
+    rules = tuple(_rule_verdict(number, rule, known, form) for number, rule in enumerate(policy.rules))
     first = next((rule.number for rule in rules if rule.matched), None)
     return Verdict(policy.name, policy.action, policy.dry_run, first, rules)
 
 
-def _rule_verdict(number: int, rule: CompiledRule, known: Facts) -> RuleVerdict:
-    clauses = rule.clauses(known)
+def _rule_verdict(number: int, rule: CompiledRule, known: Facts, form: Form) -> RuleVerdict:
+    clauses = rule.clauses(form)
     if clauses is None:
         misses = [
-            Miss(condition.path, condition.values, _UNREAD)
+            Miss(condition.path, condition.values, _UNREAD if form is Form.UNREAD else _LATER)
             for conditions in (*rule.read.callers, *rule.read.targets, rule.read.when)
             for condition in conditions
             if condition.layer7
@@ -128,7 +152,7 @@ def _rule_verdict(number: int, rule: CompiledRule, known: Facts) -> RuleVerdict:
             misses.extend(missed)
     if misses:
         return RuleVerdict(number, False, misses=tuple(misses))
-    return RuleVerdict(number, True, tuple(because), unread=rule.layer7 if known.headers is None else ())
+    return RuleVerdict(number, True, tuple(because), unread=() if form is Form.READ else rule.layer7)
 
 
 def _misses(alternatives: Alternatives, known: Facts) -> Iterator[Miss]:

@@ -6,11 +6,11 @@ alone, which begins with that domain: namespaces and accounts are of our own mes
 by the same names must not be let in by them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from registry.model.identity import WorkloadIdentity
-from registry.rules.paths import normalise
+from registry.rules.paths import normalise, readings
 from registry.rules.request import AuthRequest
 
 
@@ -70,3 +70,10 @@ def facts_of(request: AuthRequest, *, trust_domain: str) -> Facts:
         normalise(http.path) if http else "",
         http.headers if http else None,
     )
+
+
+def other_readings(request: AuthRequest, first: Facts) -> Iterator[Facts]:
+    """Give what else a workload may take a request for whose path has an escaped slash; mostly nothing."""
+    if request.http is not None and "%" in request.http.path:
+        for path in readings(request.http.path)[1:]:
+            yield first._replace(path=path)

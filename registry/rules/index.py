@@ -3,17 +3,19 @@
 Pure. A rule that names its callers is filed under each of them, and below that under its ports; a request
 looks only into the folders of its own principal, account, namespace, address and port, and into that of the
 rules that name nobody. So the cost of a decision hardly grows with the number of policies about other callers
-and ports. The answer is that of asking each policy in turn, by name.
+and ports. What requests are asked about is filed once more, by path or host (`registry.rules.shelf`). The
+answer is that of asking each policy in turn, by name.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from registry.rules import facts
 from registry.rules.facts import Facts
-from registry.rules.matching import Alternatives, Clauses, CompiledPolicy, Condition, all_hold, any_holds
+from registry.rules.matching import Clauses, CompiledPolicy, Condition, Form
 from registry.rules.patterns import read_address, read_network
+from registry.rules.shelf import Entry, Match, Shelf
 
 # A rule that names more callers times ports than this is filed by callers alone: the index stays small.
 _MAX_PLACES: Final = 256
@@ -22,40 +24,22 @@ _NETWORKS: Final = (facts.SOURCE_IP, facts.REMOTE_IP)
 _ANCHORS: Final = (facts.PRINCIPAL, facts.ACCOUNT, facts.NAMESPACE, *_NETWORKS)
 
 
-class Match(NamedTuple):
-    """A rule that matches."""
-
-    policy: str
-    rule: int
-
-
-class _Entry(NamedTuple):
-    """One alternative of a rule's callers with the rest of the rule; `order` is that of asking one by one."""
-
-    order: int
-    match: Match
-    conditions: tuple[Condition, ...]
-    targets: Alternatives
-
-    def holds(self, request: Facts) -> bool:
-        return all_hold(self.conditions, request) and any_holds(self.targets, request)
-
-
 class _Folder:
-    """Entries by port, and those for any port; each list in order."""
+    """Entries by port, and those for any port."""
 
     __slots__ = ("any_port", "by_port")
 
     def __init__(self) -> None:
-        self.by_port: dict[int, list[_Entry]] = {}
-        self.any_port: list[_Entry] = []
+        self.by_port: dict[int, Shelf] = {}
+        self.any_port: Shelf | None = None
 
-    def file(self, entry: _Entry, ports: frozenset[int] | None) -> None:
+    def file(self, entry: Entry, ports: frozenset[int] | None) -> None:
         if ports is None:
-            self.any_port.append(entry)
+            self.any_port = self.any_port or Shelf()
+            self.any_port.file(entry)
         else:
             for port in ports:
-                self.by_port.setdefault(port, []).append(entry)
+                self.by_port.setdefault(port, Shelf()).file(entry)
 
 
 # Folders by a caller's name, or by what is left of it or of its address when it is cut.
@@ -64,14 +48,14 @@ _ByNumber = defaultdict[int, _Folder]
 
 
 class RuleIndex:
-    """The rules of some policies, as they are for requests whose HTTP is read, or for others.
+    """The rules of some policies in one form.
 
     Args:
         policies: in the order in which they are asked.
-        read: whether the requests' HTTP is read.
+        form: of the rules.
     """
 
-    def __init__(self, policies: Sequence[CompiledPolicy], *, read: bool) -> None:
+    def __init__(self, policies: Sequence[CompiledPolicy], form: Form) -> None:
         # By subject; by subject and length; by subject, IP version and open bits.
         self._exact: dict[int, _ByText] = {}
         self._prefixes: dict[tuple[int, int], _ByText] = {}
@@ -81,18 +65,18 @@ class RuleIndex:
         order = 0
         for policy in policies:
             for number, rule in enumerate(policy.rules):
-                clauses = rule.read if read else rule.unread
+                clauses = rule.clauses(form)
                 if clauses is None:
                     continue
                 for conditions in clauses.callers or ((),):
                     match = Match(policy.name, number)
-                    entry = _Entry(order, match, (*conditions, *clauses.when), clauses.targets)
+                    entry = Entry(order, match, (*conditions, *clauses.when), clauses.targets)
                     self._file(entry, _ports_of(entry, clauses))
                     order += 1
 
     def first(self, request: Facts) -> Match | None:
         """Give the first rule that matches."""
-        best: _Entry | None = None
+        best: Entry | None = None
         for entries in self._candidates(request):
             for entry in entries:
                 if best is not None and entry.order >= best.order:
@@ -116,13 +100,13 @@ class RuleIndex:
         """Give how many entries a request has to look at, at most: the measure of what a decision costs."""
         return sum(map(len, self._candidates(request)))
 
-    def _candidates(self, request: Facts) -> Iterator[list[_Entry]]:
+    def _candidates(self, request: Facts) -> Iterator[list[Entry]]:
         port = request.port
         for folder in self._open(request):
-            if folder.by_port and (entries := folder.by_port.get(port)) is not None:
-                yield entries
-            if folder.any_port:
-                yield folder.any_port
+            if folder.by_port and (shelf := folder.by_port.get(port)) is not None:
+                yield from shelf.look(request)
+            if folder.any_port is not None:
+                yield from folder.any_port.look(request)
 
     def _open(self, request: Facts) -> Iterator[_Folder]:
         for subject, folders in self._exact.items():
@@ -144,7 +128,7 @@ class RuleIndex:
                 yield folder
         yield self._anybody
 
-    def _file(self, entry: _Entry, ports: frozenset[int] | None) -> None:
+    def _file(self, entry: Entry, ports: frozenset[int] | None) -> None:
         anchor = _anchor_of(entry.conditions)
         if anchor is None:
             self._anybody.file(entry, ports)
@@ -186,7 +170,7 @@ def _anchor_of(conditions: Sequence[Condition]) -> Condition | None:
     return best
 
 
-def _ports_of(entry: _Entry, clauses: Clauses) -> frozenset[int] | None:
+def _ports_of(entry: Entry, clauses: Clauses) -> frozenset[int] | None:
     """Give the ports outside of which the rule cannot match; None when it may at any."""
     ports = _named_ports(entry.conditions)
     if ports is None and clauses.targets:

@@ -13,10 +13,12 @@ from registry.model.service import PortProtocol, Service
 from registry.rules import facts
 from registry.rules.matching import CompiledRule, Condition, all_hold, compile_policy
 
-# The protocols whose requests the proxies of this version read. What they do not read they carry as bytes.
-READ_PROTOCOLS: Final[frozenset[PortProtocol]] = frozenset()
-# What speaks HTTP, whether or not it is read.
-_HTTP: Final = frozenset({PortProtocol.HTTP, PortProtocol.HTTP2, PortProtocol.GRPC})
+# The protocols whose requests the proxies read, of `auto` those connections that turn out to be HTTP: rules
+# about requests allow nothing in the others. What is not read is carried as bytes.
+READ_PROTOCOLS: Final[frozenset[PortProtocol]] = frozenset(
+    {PortProtocol.HTTP, PortProtocol.HTTP2, PortProtocol.GRPC, PortProtocol.AUTO}
+)
+_MEND: Final = "set the port's protocol to http in the Service, or name other ports under to.operation.ports"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,6 @@ def find_unenforceable(
     ports: Mapping[int, PortProtocol],
     *,
     of: str,
-    read: Collection[PortProtocol] = READ_PROTOCOLS,
 ) -> Iterator[Unenforceable]:
     """Find the rules of `policy` that cannot be enforced in full; one complaint for each.
 
@@ -64,15 +65,14 @@ def find_unenforceable(
         policy: selects what `ports` belong to.
         ports: the ports of a workload, and what they speak.
         of: what the ports belong to, for people.
-        read: the protocols whose requests are read.
     """
     if not has_layer7(policy):
         return
     for rule in compile_policy(policy).rules:
         for path in rule.layer7[:1]:
             for port, protocol in sorted(ports.items()):
-                if protocol not in read and _concerns(rule, port):
-                    yield Unenforceable(path, _reason(policy, port, protocol, of), _mend(protocol, read))
+                if protocol not in READ_PROTOCOLS and _concerns(rule, port):
+                    yield Unenforceable(path, _reason(policy, port, protocol, of), _MEND)
                     break
 
 
@@ -81,7 +81,8 @@ def protocols_of(
 ) -> dict[int, PortProtocol]:
     """Say what a workload's ports speak, as the services before it declare; what none declares is tcp.
 
-    Where services disagree the port is one whose HTTP cannot be relied upon.
+    Where services disagree the port is one whose HTTP cannot be relied upon; but for the version of HTTP,
+    which each connection shows by itself.
     """
     found: dict[int, PortProtocol] = {}
     for service in services:
@@ -89,7 +90,8 @@ def protocols_of(
             for port in service.spec.ports:
                 declared = found.setdefault(port.target, port.protocol)
                 if declared is not port.protocol:
-                    found[port.target] = PortProtocol.TCP
+                    both = declared.http and port.protocol.http
+                    found[port.target] = PortProtocol.HTTP if both else PortProtocol.TCP
     return {port: found.get(port, PortProtocol.TCP) for port in ports}
 
 
@@ -113,14 +115,4 @@ def _reason(policy: AuthorizationPolicy, port: int, protocol: PortProtocol, of: 
         if policy.spec.action is Action.ALLOW
         else "the rule matches every request there"
     )
-    return f"needs HTTP, and port {port} of {of} is {_spoken(protocol)}: {effect}"
-
-
-def _spoken(protocol: PortProtocol) -> str:
-    return f"{protocol.value}, which this version does not read" if protocol in _HTTP else protocol.value
-
-
-def _mend(protocol: PortProtocol, read: Collection[PortProtocol]) -> str:
-    if protocol in _HTTP or not read:
-        return "remove it, and match by callers and ports"
-    return "set the port's protocol to http in the Service, or name other ports under to.operation.ports"
+    return f"needs HTTP, and port {port} of {of} is {protocol.value}: {effect}"

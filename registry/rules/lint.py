@@ -10,10 +10,10 @@ from registry.model.authorization import AuthorizationPolicy
 from registry.model.identity import InvalidIdentity, WorkloadIdentity, parse_identity
 from registry.model.peer_authentication import PeerAuthentication
 from registry.model.resource import ROOT_NAMESPACE
-from registry.model.service import PortProtocol, Service
+from registry.model.service import Service
 from registry.model.workload import Workload
 from registry.rules.findings import Check, Finding, Severity
-from registry.rules.layer7 import READ_PROTOCOLS, find_unenforceable, has_layer7, protocols_of
+from registry.rules.layer7 import find_unenforceable, has_layer7, protocols_of
 from registry.rules.peers import level_of
 from registry.rules.references import Known, find_unknown_references
 from registry.rules.selection import selects
@@ -43,7 +43,6 @@ def lint(
     peers: Sequence[PeerAuthentication] = (),
     accounts: Collection[WorkloadIdentity] = (),
     federated: Collection[str] = (),
-    read: Collection[PortProtocol] = READ_PROTOCOLS,
 ) -> tuple[Finding, ...]:
     """Look for what is shadowed, unreachable, unenforceable, too wide or about nobody; the gravest first.
 
@@ -55,7 +54,6 @@ def lint(
         peers: of all namespaces.
         accounts: identities that nodes may hold besides those that services and workloads name.
         federated: other trust domains whose callers are let in.
-        read: the protocols whose requests the proxies read.
     """
     registered = tuple(workloads)
     placed = _placed(registered, services)
@@ -76,7 +74,7 @@ def lint(
         found.extend(find_unknown_references(policy, known, selects_any=bool(selected), ports=ports))
         found.extend(find_too_wide(policy))
         if has_layer7(policy):
-            found.extend(_unenforceable(policy, selected, services, read))
+            found.extend(_unenforceable(policy, selected, services))
     found.extend(find_shadows(policies, trust_domain=trust_domain))
     found.extend(_peer_findings(peers, placed))
     return tuple(
@@ -123,14 +121,13 @@ def _unenforceable(
     policy: AuthorizationPolicy,
     selected: Sequence[_Placed],
     services: Sequence[Service],
-    read: Collection[PortProtocol],
 ) -> Iterator[Finding]:
     seen: set[str] = set()
     for workload in selected:
         spoken = protocols_of(
             services, namespace=workload.namespace, labels=workload.labels, ports=workload.ports
         )
-        for each in find_unenforceable(policy, spoken, of=workload.name, read=read):
+        for each in find_unenforceable(policy, spoken, of=workload.name):
             if each.path not in seen:
                 seen.add(each.path)
                 yield Finding(

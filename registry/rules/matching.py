@@ -5,10 +5,12 @@ alternative of `from` and any of `to` must and every `when`, any rule may. What 
 a caller without an identity, matches no positive field, ``*`` included, so every ``not…`` field does.
 
 Where a request's HTTP is not read, a rule with fields about it is judged as in Istio, on the safe side: in
-ALLOW it never matches; in DENY and AUDIT those fields are taken as matching.
+ALLOW it never matches; in DENY and AUDIT those fields are taken as matching. Where it will be, request by
+request, a connection is judged before: whatever might let a request in does, and what might not refuses none.
 Source: Istio, Authorization Policy reference and its generator of Envoy's RBAC filters.
 """
 
+import enum
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -26,6 +28,7 @@ from registry.rules.patterns import (
     port_test,
     text_test,
 )
+from registry.rules.request import AuthRequest
 
 MakeTest = Callable[[Sequence[str]], Contains]
 
@@ -47,6 +50,27 @@ class Condition(NamedTuple):
 Alternatives = tuple[tuple[Condition, ...], ...]
 
 
+class Form(enum.Enum):
+    """In which form rules are asked: about a request, about bytes, or about a connection of requests."""
+
+    READ = enum.auto()
+    UNREAD = enum.auto()
+    OPENING = enum.auto()
+
+    # That of an Enum is a function in Python, and rules are looked up by their form for each request.
+    __hash__ = object.__hash__
+
+
+_READ: Final = Form.READ
+
+
+def form_of(request: AuthRequest) -> Form:
+    """Say in which form rules are asked about a request."""
+    if request.http is not None:
+        return _READ
+    return Form.OPENING if request.opening else Form.UNREAD
+
+
 class Clauses(NamedTuple):
     """A rule: any of `callers` and any of `targets` must hold in all conditions, and all of `when`."""
 
@@ -65,18 +89,22 @@ class Clauses(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CompiledRule:
-    """A rule as it is for requests whose HTTP is read, and for all others.
-
-    `unread` is None when the rule never matches those; `layer7` are the paths of its fields about HTTP.
-    """
+    """A rule in its forms; None never matches. `layer7` are the paths of its fields about HTTP."""
 
     read: Clauses
     unread: Clauses | None
+    opening: Clauses | None
     layer7: tuple[str, ...]
 
-    def clauses(self, request: Facts) -> Clauses | None:
-        """Give the form that is right for the request."""
-        return self.read if request.headers is not None else self.unread
+    def clauses(self, form: Form) -> Clauses | None:
+        """Give the rule in a form."""
+        match form:
+            case Form.READ:
+                return self.read
+            case Form.UNREAD:
+                return self.unread
+            case Form.OPENING:
+                return self.opening
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +116,10 @@ class CompiledPolicy:
     dry_run: bool
     rules: tuple[CompiledRule, ...]
 
-    def match(self, request: Facts) -> int | None:
+    def match(self, request: Facts, form: Form) -> int | None:
         """Give the number of the first rule that matches; None when none does."""
         for number, rule in enumerate(self.rules):
-            clauses = rule.clauses(request)
+            clauses = rule.clauses(form)
             if clauses is not None and clauses.hold(request):
                 return number
         return None
@@ -137,7 +165,7 @@ def _compile_rule(rule: Rule, path: str, action: Action, namespace: str) -> Comp
         when=tuple(
             condition
             for i, each in enumerate(rule.when)
-            for condition in _given(f"{path}.when[{i}]", _when_fields(each, namespace))
+            for condition in _given(f"{path}.when[{i}]", _when_fields(each, action, namespace))
         ),
     )
     layer7 = tuple(
@@ -147,8 +175,10 @@ def _compile_rule(rule: Rule, path: str, action: Action, namespace: str) -> Comp
         if condition.layer7
     )
     if not layer7:
-        return CompiledRule(clauses, clauses, layer7)
-    return CompiledRule(clauses, None if action is Action.ALLOW else _without_layer7(clauses), layer7)
+        return CompiledRule(clauses, clauses, clauses, layer7)
+    if action is Action.ALLOW:
+        return CompiledRule(clauses, None, _without_layer7(clauses), layer7)
+    return CompiledRule(clauses, _without_layer7(clauses), _surely(clauses), layer7)
 
 
 def _without_layer7(clauses: Clauses) -> Clauses:
@@ -156,6 +186,14 @@ def _without_layer7(clauses: Clauses) -> Clauses:
         return tuple(condition for condition in conditions if not condition.layer7)
 
     return Clauses(clauses.callers, tuple(map(kept, clauses.targets)), kept(clauses.when))
+
+
+def _surely(clauses: Clauses) -> Clauses | None:
+    """Keep what matches whatever the request will be; None when nothing does."""
+    targets = tuple(each for each in clauses.targets if not any(condition.layer7 for condition in each))
+    if any(condition.layer7 for condition in clauses.when) or (clauses.targets and not targets):
+        return None
+    return Clauses(clauses.callers, targets, clauses.when)
 
 
 class _Field(NamedTuple):
@@ -225,17 +263,19 @@ _BY_ATTRIBUTE: Final[dict[Attribute, tuple[int, MakeTest]]] = {
 }
 
 
-def _when_fields(condition: When, namespace: str) -> Iterator[_Field]:
+def _when_fields(condition: When, action: Action, namespace: str) -> Iterator[_Field]:
     """Give the two fields of a condition; of a key that the parser refuses none, so it never matches."""
     values, not_values = condition.values, condition.not_values
     if condition.header is not None:
         header = condition.header
 
-        def make(patterns: Sequence[str]) -> Contains:
-            return header_test(header, patterns)
+        def make(wanted: bool) -> MakeTest:
+            # To let in, all values of a header that came several times must be right; to refuse, one will do.
+            every = (action is Action.ALLOW) is wanted
+            return lambda patterns: header_test(header, patterns, every=every)
 
-        yield _Field("values", values, facts.HEADERS, make, True, layer7=True)
-        yield _Field("notValues", not_values, facts.HEADERS, make, False, layer7=True)
+        yield _Field("values", values, facts.HEADERS, make(True), True, layer7=True)
+        yield _Field("notValues", not_values, facts.HEADERS, make(False), False, layer7=True)
     elif condition.attribute is not None:
         subject, test = _BY_ATTRIBUTE[condition.attribute]
         if subject == facts.ACCOUNT:

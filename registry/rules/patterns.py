@@ -11,6 +11,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any, Final
 
 from registry.rules.paths import canonical_escapes
+from registry.rules.request import Repeated
 
 Contains = Callable[[Any], bool]
 
@@ -48,10 +49,17 @@ def host_test(patterns: Sequence[str]) -> Contains:
     matches = text_test([pattern.lower() for pattern in patterns])
 
     def contains(host: str) -> bool:
-        bare = _PORT_SUFFIX.sub("", host)
-        return matches(host) or matches(bare) or matches(bare.removesuffix("."))
+        return any(map(matches, bare_hosts(host)))
 
     return contains
+
+
+def bare_hosts(host: str) -> tuple[str, ...]:
+    """Give a host as it is written, without the port it comes with, and without the dot it ends in."""
+    bare = _PORT_SUFFIX.sub("", host)
+    if bare == host and not bare.endswith("."):
+        return (host,)
+    return tuple(dict.fromkeys((host, bare, bare.removesuffix("."))))
 
 
 def path_test(patterns: Sequence[str]) -> Contains:
@@ -68,15 +76,21 @@ def path_test(patterns: Sequence[str]) -> Contains:
     return contains
 
 
-def header_test(name: str, patterns: Sequence[str]) -> Contains:
-    """The header's value; ``*`` holds when the header is there, whatever its value."""
+def header_test(name: str, patterns: Sequence[str], *, every: bool = True) -> Contains:
+    """The header's value; ``*`` holds when the header is there, whatever its value.
+
+    Of one that came several times `every` value must pass, and all of them joined; or else any is enough.
+    """
     if "*" in patterns:
         return lambda headers: headers is not None and name in headers
     matches = text_test(patterns)
+    enough = all if every else any
 
     def contains(headers: Mapping[str, str] | None) -> bool:
         value = None if headers is None else headers.get(name)
-        return value is not None and matches(value)
+        if value is None:
+            return False
+        return enough(map(matches, (value, *value.each))) if isinstance(value, Repeated) else matches(value)
 
     return contains
 

@@ -10,26 +10,42 @@ from typing import Final, assert_never
 from registry.errors import InvalidResource
 from registry.model.administrator import Administrator
 from registry.model.authorization import AuthorizationPolicy
+from registry.model.backend_policy import BackendPolicy
 from registry.model.decision import NodeDecisions
 from registry.model.enrolment import Enrolment, JoinToken, SealedKey, TrustBundle
 from registry.model.external_service import ExternalService
+from registry.model.grpc_route import GRPCRoute
+from registry.model.http_route import HTTPRoute
 from registry.model.mesh import Mesh
 from registry.model.parse import OPERATOR_KINDS, parse_as
 from registry.model.peer_authentication import PeerAuthentication
+from registry.model.quota import NodeQuotas
 from registry.model.resource import ROOT_NAMESPACE, Resource
 from registry.model.rotation import Rotation
 from registry.model.service import Service
 from registry.model.status import Status
+from registry.model.tcp_route import TCPRoute
 from registry.model.workload import Node, NodeStatus, Workload
 from registry.store import keys
 
 # The folders of operators' resources that node proxies enforce.
 ENFORCED_PLURALS: Final = frozenset(
-    {Service.PLURAL, ExternalService.PLURAL, AuthorizationPolicy.PLURAL, PeerAuthentication.PLURAL}
+    kind.PLURAL
+    for kind in (
+        Service,
+        ExternalService,
+        AuthorizationPolicy,
+        PeerAuthentication,
+        HTTPRoute,
+        GRPCRoute,
+        TCPRoute,
+        BackendPolicy,
+    )
 )
 # Those that get virtual IPs, which their statuses hold.
 ADDRESSED_PLURALS: Final = (ExternalService.PLURAL, Service.PLURAL)
-# What closes its namespace while it has never parsed: without it, callers would be let in unasked.
+# What closes its namespace while it has never parsed: without it, callers would be let in unasked. Routes and
+# backend policies guard nothing: without one, requests go where the Service alone says.
 _GUARDING: Final = frozenset({AuthorizationPolicy.PLURAL, PeerAuthentication.PLURAL})
 # Stands for all of them in `closed_namespaces`.
 EVERY_NAMESPACE: Final = "*"
@@ -51,6 +67,8 @@ def kind_at(key: keys.Key) -> type[Resource] | None:
             return NodeStatus
         case keys.NodeDecisionsKey():
             return NodeDecisions
+        case keys.NodeQuotasKey():
+            return NodeQuotas
         case keys.WorkloadKey():
             return Workload
         case keys.EnrolmentKey():
@@ -152,7 +170,10 @@ def _claims(key: keys.Key, resource: Resource) -> list[tuple[str, str, str]]:
             ]
         case keys.EnrolmentKey(), Enrolment():
             return [(name, metadata.name, key.node), ("spec.node", resource.spec.node, key.node)]
-        case ((keys.NodeRecordKey() | keys.NodeStatusKey() | keys.NodeDecisionsKey()), _):
+        case (
+            (keys.NodeRecordKey() | keys.NodeStatusKey() | keys.NodeDecisionsKey() | keys.NodeQuotasKey()),
+            _,
+        ):
             return [(name, metadata.name, key.node)]
         case keys.AdministratorKey(), _:
             return [(name, metadata.name, key.name)]

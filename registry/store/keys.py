@@ -56,6 +56,13 @@ class NodeDecisionsKey:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeQuotasKey:
+    """``nodes/<node>/quotas``."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkloadKey:
     """``nodes/<node>/workloads/<namespace>/<name>``."""
 
@@ -116,6 +123,7 @@ Key = (
     | NodeRecordKey
     | NodeStatusKey
     | NodeDecisionsKey
+    | NodeQuotasKey
     | WorkloadKey
     | EnrolmentKey
     | TokenKey
@@ -145,6 +153,8 @@ def render(key: Key) -> str:
             return f"nodes/{node}/status"
         case NodeDecisionsKey(node):
             return f"nodes/{node}/decisions"
+        case NodeQuotasKey(node):
+            return f"nodes/{node}/quotas"
         case WorkloadKey(node, namespace, name):
             return f"nodes/{node}/workloads/{namespace}/{name}"
         case EnrolmentKey(node):
@@ -180,6 +190,8 @@ def parse(text: str) -> Key | None:
             return NodeStatusKey(node)
         case ["nodes", node, "decisions"]:
             return NodeDecisionsKey(node)
+        case ["nodes", node, "quotas"]:
+            return NodeQuotasKey(node)
         case ["nodes", node, "workloads", namespace, name]:
             return WorkloadKey(node, namespace, name)
         case ["enrolments", node]:

@@ -1,7 +1,7 @@
 """Who may sign what stands where, and whether they did. Pure: roots and the time come in as arguments.
 
-A node signs its record and its workloads with its node key; the certificate authority signs the trust
-bundle, enrolments, join tokens, administrators, the controller's statuses and, through the API, what
+A node signs its record, its workloads and its quotas with its node key; the certificate authority signs the
+trust bundle, enrolments, join tokens, administrators, the controller's statuses and, through the API, what
 operators write. etcd's own users and roles are a fence, not the boundary: whoever can write into etcd
 without holding one of these keys changes nothing that is verified here.
 
@@ -53,7 +53,7 @@ Rule = SignedByNode | SignedByAuthority
 def rule_for(key: keys.Key | None) -> Rule | None:
     """Say who must sign what stands at `key`; None for what nobody signs."""
     match key:
-        case keys.NodeRecordKey(node) | keys.WorkloadKey(node=node):
+        case keys.NodeRecordKey(node) | keys.WorkloadKey(node=node) | keys.NodeQuotasKey(node):
             return SignedByNode(node)
         case keys.EnrolmentKey() | keys.BundleKey() | keys.TokenKey() | keys.AdministratorKey():
             return SignedByAuthority(always=True)

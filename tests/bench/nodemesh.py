@@ -28,7 +28,10 @@ from node_proxy.control import (
 )
 from node_proxy.shares import Shares
 from node_proxy.snapshot import LocalWorkload, ServiceView, Snapshot
+from registry.model.authorization import AuthorizationPolicy
+from registry.model.http_route import HTTPRoute
 from registry.model.mesh import DefaultAuthorization
+from registry.model.service import PortProtocol
 from tests.bench.subjects import CALLER, LOOPBACK, SERVICE, Ports, Side, Site, Subject
 from tests.integration.certificates import TRUST_DOMAIN
 from tests.integration.snapshots import endpoint, local, service
@@ -104,8 +107,18 @@ def launch_nodemesh(site: Site) -> Subject:
     return start_pair(site).subject("nodemesh")
 
 
-def start_pair(site: Site, *, workers: int = 1) -> Pair:
-    """Start so many workers for the callers and as many for the service."""
+def start_pair(
+    site: Site,
+    *,
+    workers: int = 1,
+    protocol: PortProtocol = PortProtocol.TCP,
+    routes: Sequence[HTTPRoute] = (),
+    policies: Sequence[AuthorizationPolicy] = (),
+) -> Pair:
+    """Start so many workers for the callers and as many for the service.
+
+    The port for HTTP is declared as `protocol`; `routes` hold for the callers, `policies` for the service.
+    """
     # A copy of a listening socket kept here would go on listening when its workers are gone.
     with contextlib.ExitStack() as copies:
         tunnel, unused, bulk, http = (
@@ -113,11 +126,13 @@ def start_pair(site: Site, *, workers: int = 1) -> Pair:
             for address in (FAR, NEAR, LOOPBACK, LOOPBACK)
         )
         targets = {"default/bulk": site.backends.bulk, "default/http": site.backends.http}
-        state = _snapshot("far", FAR, local=local("api", *targets.values()))
+        state = _snapshot("far", FAR, local=local("api", *targets.values(), protocol=protocol))
+        state = msgspec.structs.replace(state, policies=tuple(policies))
         far = _start(site, site.far, workers, tunnel, {}, state)
-        services = tuple(_service(name, port, tunnel) for name, port in targets.items())
+        services = tuple(_service(name, port, tunnel, protocol) for name, port in targets.items())
         listeners = dict(zip(targets, (bulk, http), strict=True))
         state = _snapshot("near", NEAR, *services, local=local("web"))
+        state = msgspec.structs.replace(state, http_routes=tuple((route, 1) for route in routes))
         near = _start(site, site.near, workers, unused, listeners, state)
         return Pair(Ports(_port(bulk), _port(http)), near, far)
 
@@ -170,8 +185,9 @@ def _spawn(site: Site, node: str, inherited: Sequence[int]) -> Worker:
     return Worker(process, control)
 
 
-def _service(name: str, port: int, tunnel: socket.socket) -> ServiceView:
-    return service(name, SERVICE_PORT, endpoint("far", FAR, _port(tunnel), port, identity=SERVICE))
+def _service(name: str, port: int, tunnel: socket.socket, protocol: PortProtocol) -> ServiceView:
+    far = endpoint("far", FAR, _port(tunnel), port, identity=SERVICE)
+    return service(name, SERVICE_PORT, far, protocol=protocol)
 
 
 def _snapshot(node: str, address: str, *services: ServiceView, local: LocalWorkload) -> Snapshot:

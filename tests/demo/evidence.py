@@ -1,6 +1,6 @@
 """What the proxies' own logs and the taps say happened."""
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -19,34 +19,20 @@ class Talk:
     node: str
 
 
-@dataclass
-class Amount:
-    """How much was said."""
-
-    connections: int = 0
-    sent: int = 0
-    received: int = 0
-
-
-def conversations(nodes: Iterable[Node]) -> dict[Talk, Amount]:
-    """Sum up the closed connections, as the calling nodes logged them after proving the peer."""
-    talks: defaultdict[Talk, Amount] = defaultdict(Amount)
-    for node in nodes:
-        for record in node.events("connection closed"):
-            if record["side"] == "outbound" and record["identity"]:
-                amount = talks[Talk(record["source"], record["identity"], record["node"])]
-                amount.connections += 1
-                amount.sent += record["bytes_sent"]
-                amount.received += record["bytes_received"]
+def conversations(nodes: Iterable[Node]) -> dict[Talk, int]:
+    """Count the connections that the serving nodes let in, each for many requests."""
+    talks = Counter(
+        Talk(record["source"], record["identity"], record["node"])
+        for node in nodes
+        for record in node.events("connection opened")
+    )
     return dict(sorted(talks.items()))
 
 
 def callers_seen(node: Node, workload: str) -> set[str]:
     """Which identities a serving node saw calling one of its workloads, by their certificates."""
     return {
-        record["source"]
-        for record in node.events("connection closed")
-        if record["side"] == "inbound" and record["destination"] == workload
+        record["source"] for record in node.events("connection opened") if record["destination"] == workload
     }
 
 

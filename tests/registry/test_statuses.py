@@ -131,7 +131,7 @@ def test_rejected(key: str, value: bytes, reason: str) -> None:
     ],
     ids=["namespace", "selector", "narrower", "other", "target", "other-target"],
 )
-@pytest.mark.parametrize("protocol", ["tcp", "tls", "http"])
+@pytest.mark.parametrize("protocol", ["tcp", "tls"])
 def test_conditions_on_unread_http(scope: dict[str, Any], selected: bool, protocol: str) -> None:
     """A policy about requests that surely selects a port whose HTTP no proxy reads is rejected by name."""
     rules = [{}, {"to": [{"operation": {"methods": ["GET"]}}]}]
@@ -323,11 +323,11 @@ def test_keys_of_others() -> None:
             "nodes/web-1/record": b"nonsense: [",
             "services/Default/web": service(),
             "services/default": service(),
-            "httproutes/default/r": b"{}",
-            "status/httproutes/default/r": b"{}",
+            "tlsroutes/default/r": b"{}",
+            "status/tlsroutes/default/r": b"{}",
         }
     )
     assert made.settle() == []
     assert not concerns("nodes/web-1/record")
-    assert not concerns("status/httproutes/default/r")
+    assert not concerns("status/tlsroutes/default/r")
     assert concerns("mesh")

@@ -219,7 +219,7 @@ def test_conditions_on_unread_http(rule: dict[str, object], rejected: str | None
         )
         assert rejection.reason == (
             f"{rejected}: needs HTTP, and port 8080 of default/api is tcp: the rule allows nothing there; "
-            "remove it, and match by callers and ports"
+            "set the port's protocol to http in the Service, or name other ports under to.operation.ports"
         )
 
 

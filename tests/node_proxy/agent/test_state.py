@@ -1,8 +1,11 @@
+import msgspec
 import pytest
 
+from node_proxy.agent import state as state_module
 from node_proxy.agent.state import MeshState
 from registry.model.authorization import AuthorizationPolicy
 from registry.model.mesh import DefaultAuthorization
+from registry.model.parse import render
 from registry.model.service import Service
 from registry.store.base import Progress
 from tests.node_proxy.agent.documents import (
@@ -127,7 +130,7 @@ def test_value_under_another_name_is_refused(state: MeshState) -> None:
 @pytest.mark.parametrize(
     "key",
     [
-        "httproutes/default/x",
+        "tlsroutes/default/x",
         "status/httproutes/default/x",
         "nodes/web-2/status",
         "nodes/web-2/decisions",
@@ -194,6 +197,47 @@ def test_restored_state_is_the_same() -> None:
     assert after.closed_namespaces() == {"shop": shop}
     assert dict(after.of(Service)) == {API: service()}
     assert after.records() == before.records()
+
+
+def test_making_of_a_key(state: MeshState) -> None:
+    """The revision at which a key was made stays through edits, good and bad, until it is gone."""
+    state.apply(changed(API, service(), 5))
+    state.apply(changed(API, service(port=81), 6, created=5))
+    state.apply(changed(API, BAD, 7, created=5))
+    assert state.created(API) == 5
+    state.apply(removed(API, 8))
+    assert state.created(API) == 0
+    state.apply(changed(API, service(), 9))
+    assert state.created(API) == 9
+
+
+def test_making_of_a_key_is_cached(state: MeshState) -> None:
+    """A restart without the store knows which key is older."""
+    state.apply(changed(API, service(), 6, created=5))
+    restored = MeshState(trust_domain=TRUST_DOMAIN)
+    restored.restore(6, state.records())
+    assert restored.created(API) == 5
+
+
+def test_cache_of_before(state: MeshState) -> None:
+    """A cache that did not keep when keys were made is read, and the store's next word on that is taken."""
+
+    class Version(msgspec.Struct, frozen=True):
+        raw: bytes
+        revision: int
+
+    class Record(msgspec.Struct, frozen=True):
+        key: str
+        good: Version | None
+        bad: Version | None
+
+    was = Record(API, Version(render(service()), 5), Version(BAD, 6))
+    record = msgspec.msgpack.decode(msgspec.msgpack.encode(was), type=state_module.Record)
+    state.restore(6, [record])
+    assert (state.created(API), dict(state.of(Service))) == (0, {API: service()})
+    before = state.rejections()
+    assert state.apply(relisted(7, changed(API, BAD, 6, created=4)))
+    assert (state.created(API), state.rejections()) == (4, before)
 
 
 def test_same_value_again_does_not_matter(state: MeshState) -> None:

@@ -2,6 +2,7 @@ import os
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_proxy.agent.workers import LAST_PAUSE, SETTLED, RestartPause, WorkerPool
-from node_proxy.control import Credential, CredentialsUpdate, Decided, ExplicitListener, WorkerConfig
+from node_proxy.control import (
+    Credential,
+    CredentialsUpdate,
+    Decided,
+    ExplicitListener,
+    Quotas,
+    WorkerConfig,
+)
 from node_proxy.snapshot import Snapshot
 from registry.model.mesh import DefaultAuthorization
 
@@ -74,6 +82,7 @@ class Pool:
     def __init__(self, count: int, listener: socket.socket, *modes: str) -> None:
         self.changes = trio.Event()
         self.decided: list[Decided] = []
+        self.demanded: Counter[str] = Counter()
         self.pool = WorkerPool(
             count=count,
             config=WorkerConfig(
@@ -89,6 +98,7 @@ class Pool:
             listeners=[listener],
             changed=self._changed,
             decided=self.decided.extend,
+            demanded=self.demanded.update,
             command=[sys.executable, "-m", "tests.fakes.worker", *modes],
         )
         self.pool.give_credentials(CREDENTIALS)
@@ -148,6 +158,26 @@ async def test_decisions_are_handed_on(listener: socket.socket) -> None:
             while len(pool.decided) < 2:  # noqa: ASYNC110 (another process decides)
                 await trio.sleep(0.01)
         assert {each.ids for each in pool.decided} == {("0a1b2c3d-0",)}
+
+
+async def test_quotas_come_before_their_snapshot(listener: socket.socket) -> None:
+    """Every worker knows its share of a limit before it enforces it; a successor of a dead one too."""
+    async with running(2, listener) as pool:
+        pool.pool.give_quotas(Quotas(shares={"default/api/all": 0.25}))
+        pool.pool.give_snapshot(snapshot(7))
+        await pool.until(lambda: pool.pool.missing(7) == [] and pool.sample("fake_shared") == 0.5)
+        assert pool.sample("fake_shared_at") == 0
+        os.kill(pool.pids[0], signal.SIGKILL)
+        await pool.until(lambda: pool.pool.workers[0].restarts == 1 and pool.sample("fake_shared") == 0.5)
+        pool.pool.give_quotas(Quotas(shares={"default/api/all": 0.5}))
+        await pool.until(lambda: pool.sample("fake_shared") == 1.0)
+
+
+async def test_demand_is_handed_on(listener: socket.socket) -> None:
+    """What workers were asked for under shared limits reaches the agent."""
+    async with running(2, listener, "--mode", "asked") as pool:
+        pool.pool.give_snapshot(snapshot(7))
+        await pool.until(lambda: pool.demanded["default/api/all#0"] == 2)
 
 
 async def test_dead_worker_is_replaced(listener: socket.socket) -> None:

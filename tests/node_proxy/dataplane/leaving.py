@@ -8,10 +8,8 @@ import msgspec
 import trio
 import trio.testing
 
-from node_proxy.dataplane.admission import Admission
 from node_proxy.dataplane.destination import Destination
 from node_proxy.dataplane.direct import Direct
-from node_proxy.dataplane.outbound import Outbound
 from node_proxy.dataplane.outbound_connection import Caller
 from node_proxy.dataplane.passthrough import Passage
 from node_proxy.dataplane.router import MeshNames, Router
@@ -21,6 +19,7 @@ from registry.model.service import PortProtocol
 from tests.fakes.context import scene, snapshot
 from tests.fakes.tcp import Reader, tcp_pair
 from tests.integration.certificates import spiffe
+from tests.node_proxy.dataplane.source import make_outbound
 
 WEB = Caller.of(spiffe("web"))
 API = Caller.of(spiffe("api"))
@@ -77,7 +76,7 @@ class Exit:
         self.stage = scene(state, clock=trio.current_time)
         context = self.stage.context
         self.direct = Direct(context, nursery)
-        self.outbound = Outbound(context, nursery, Admission(context))
+        self.outbound = make_outbound(context, nursery)
         self.router = Router(
             context,
             outbound=self.outbound,

@@ -9,6 +9,9 @@ import trio.testing
 
 from node_proxy.dataplane import telemetry
 from node_proxy.dataplane.admission import Admission
+from node_proxy.dataplane.context import WorkerContext
+from node_proxy.dataplane.http.guard import Guard
+from node_proxy.dataplane.http.timers import Timers
 from node_proxy.dataplane.outbound import Outbound
 from node_proxy.dataplane.outbound_connection import Caller, OutboundConnection
 from node_proxy.dataplane.tables import Route
@@ -28,12 +31,22 @@ def endpoints(count: int) -> tuple[Endpoint, ...]:
     return tuple(endpoint(f"api-{i}", f"10.77.0.{i + 2}", 15008, 8080, identity=API) for i in range(count))
 
 
+def make_outbound(
+    context: WorkerContext, nursery: trio.Nursery, admission: Admission | None = None
+) -> Outbound:
+    """Give an outbound side, with this host's own side behind it."""
+    admission = admission or Admission(context)
+    timers = Timers(context.clock, context.crashed)
+    guard = Guard(context, admission, timers=timers, draining=lambda: False)
+    return Outbound(context, nursery, admission, guard, timers)
+
+
 class Source:
     """An outbound side whose tunnels are in the test's hand."""
 
     def __init__(self, stage: Scene, nursery: trio.Nursery) -> None:
         self.stage = stage
-        self.outbound = Outbound(stage.context, nursery, Admission(stage.context))
+        self.outbound = make_outbound(stage.context, nursery)
         self.pool = OutboundPool()
         self.outbound.shared.pool = self.pool.as_pool()
 

@@ -1,10 +1,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_proxy.dataplane.decisions import MAX_SORTS, DecisionLog
-from registry.model.decision import MAX_IDS, Outcome
+from node_proxy.dataplane.decisions import MAX_SHOWN, MAX_SORTS, DecisionLog
+from registry.model.decision import MAX_IDS, Outcome, RecordedRequest
 from registry.model.identity import NodeIdentity, WorkloadIdentity
-from registry.rules import AuthRequest
+from registry.rules import AuthRequest, HttpRequest
 from tests.integration.certificates import TRUST_DOMAIN
 
 WEB = WorkloadIdentity(TRUST_DOMAIN, "default", "web")
@@ -20,11 +20,13 @@ def note(
     destination: str = "default/api",
     outcome: Outcome = Outcome.DENIED,
     now: float = 0.0,
+    http: HttpRequest | None = None,
+    opening: bool = False,
 ) -> None:
     """Note a decision on a call from 10.77.0.2."""
     log.note(
         source,
-        AuthRequest(source, port, source_ip="10.77.0.2"),
+        AuthRequest(source, port, source_ip="10.77.0.2", http=http, opening=opening),
         destination=destination,
         outcome=outcome,
         reason="denied",
@@ -122,3 +124,25 @@ def test_counts_add_up(calls: list[tuple[int, Outcome, WorkloadIdentity | NodeId
     assert [each.last_ago for each in taken] == sorted((each.last_ago for each in taken), reverse=True)
     if calls:
         assert taken[-1].ids[-1] == str(len(calls) - 1)
+
+
+def test_requests() -> None:
+    """Requests are apart from the connections they come over, and recorded by what the last one asked for."""
+    log = DecisionLog()
+    note(log, "a", opening=True)
+    note(log, "b", http=HttpRequest("GET", "/x", "api"))
+    note(log, "c", http=HttpRequest("PUT", "/a/../y?token=1", "api", {"authorization": "secret"}))
+    opened, asked = log.take(0.0)
+    assert (opened.opening, opened.request, opened.ids) == (True, None, ("a",))
+    assert asked.ids == ("b", "c")
+    assert asked.request == RecordedRequest(method="PUT", host="api", path="/y")
+
+
+def test_a_request_is_bounded() -> None:
+    """Of what a caller sends no more is kept than people need, and nothing that is no text."""
+    log = DecisionLog()
+    note(log, "a", http=HttpRequest("GET", "/" + "x" * 10_000, "h\udcff" * 1000))
+    (decided,) = log.take(0.0)
+    assert decided.request is not None
+    assert len(decided.request.path) == MAX_SHOWN
+    assert decided.request.host.isascii()

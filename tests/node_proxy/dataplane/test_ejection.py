@@ -33,21 +33,30 @@ def test_other_endpoints_are_untouched() -> None:
 
 
 def test_time_doubles_up_to_a_limit() -> None:
-    """Each failure in a row doubles the time, up to the longest."""
+    """Each failure in a row, after the ejection before, doubles the time, up to the longest."""
     ejections = Ejections()
-    times = [ejections.failed(at(80), 0.0) for _ in range(20)]
+    times = [ejections.failed(at(80), LONGEST_EJECTION * turn) for turn in range(20)]
     assert times[:4] == [FIRST_EJECTION * factor for factor in (1, 2, 4, 8)]
     assert times[-1] == LONGEST_EJECTION
+
+
+def test_failures_of_a_crowd() -> None:
+    """What fails while the endpoint is ejected already neither counts nor makes it longer."""
+    ejections = Ejections()
+    ejections.failed(at(80), 0.0)
+    assert [ejections.failed(at(80), FIRST_EJECTION / 2) for _ in range(20)] == [None] * 20
+    assert not ejections.ejected(at(80), FIRST_EJECTION)
+    assert ejections.failed(at(80), FIRST_EJECTION) == 2 * FIRST_EJECTION
 
 
 def test_success_clears() -> None:
     """One success forgives all failures."""
     ejections = Ejections()
     ejections.failed(at(80), 0.0)
-    ejections.failed(at(80), 0.0)
+    ejections.failed(at(80), FIRST_EJECTION)
     ejections.succeeded(at(80))
-    assert not ejections.ejected(at(80), 0.0)
-    assert ejections.failed(at(80), 0.0) == FIRST_EJECTION
+    assert not ejections.ejected(at(80), FIRST_EJECTION)
+    assert ejections.failed(at(80), FIRST_EJECTION) == FIRST_EJECTION
 
 
 def test_success_of_an_unknown_endpoint() -> None:

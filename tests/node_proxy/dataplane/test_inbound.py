@@ -26,6 +26,7 @@ from registry.model.revocation import CertificateFacts
 from tests.fakes.context import ADDRESS, Scene, scene, snapshot, tls_contexts
 from tests.fakes.eventually import eventually
 from tests.fakes.garbage import alive, counting_alone
+from tests.fakes.guards import guard_of
 from tests.fakes.relay_tunnel import RelayTunnel
 from tests.fakes.tcp import Reader, reset, tcp_pair
 from tests.integration.certificates import TRUST_DOMAIN, Authority, spiffe
@@ -97,13 +98,19 @@ def port_of(sock: socket.socket) -> int:
     return port
 
 
+def inbound_of(stage: Scene, nursery: trio.Nursery) -> Inbound:
+    """Give an inbound side."""
+    admission = Admission(stage.context)
+    return Inbound(stage.context, nursery, admission, guard_of(stage.context, admission))
+
+
 class Door:
     """An inbound side with one peer, web, whose tunnel is in the test's hand."""
 
     def __init__(self, stage: Scene, nursery: trio.Nursery) -> None:
         self.stage = stage
-        self.admission = Admission(stage.context)
-        self.inbound = Inbound(stage.context, nursery, self.admission)
+        self.inbound = inbound_of(stage, nursery)
+        self.admission = self.inbound.admission
         self.peer = InboundPeer(self.inbound, PEER, API, Call(source_ip=CALLER))
         self.tunnel = RelayTunnel()
 
@@ -405,7 +412,7 @@ class TestHandshakes:
         near, far = tcp_pair()
         reset(near)
         async with trio.open_nursery() as nursery:
-            inbound = Inbound(stage.context, nursery, Admission(stage.context))
+            inbound = inbound_of(stage, nursery)
             inbound.accepted(far)
         assert [line["reason"] for line in stage.logged("tunnel refused")] == ["closed"]
         assert stage.counted(telemetry.TUNNELS_REFUSED, side="inbound", reason="closed") == 1
@@ -418,7 +425,7 @@ class TestHandshakes:
             near, far = tcp_pair()
             stack.callback(near.close)
             async with trio.open_nursery() as nursery:
-                inbound = Inbound(stage.context, nursery, Admission(stage.context))
+                inbound = inbound_of(stage, nursery)
                 inbound._handshakes = MAX_HANDSHAKES
                 inbound.accepted(far)
                 nursery.cancel_scope.cancel()

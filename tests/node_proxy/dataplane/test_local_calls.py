@@ -13,13 +13,13 @@ from node_proxy.dataplane import telemetry
 from node_proxy.dataplane.admission import Admission
 from node_proxy.dataplane.local_relay import LocalRelay
 from node_proxy.dataplane.open_streams import OpenStream
-from node_proxy.dataplane.outbound import Outbound
 from node_proxy.dataplane.outbound_connection import Caller, OutboundConnection
 from node_proxy.dataplane.socket_side import SocketSide
 from node_proxy.dataplane.tables import Route
 from node_proxy.proxy_header import proxy_header
 from node_proxy.snapshot import Endpoint, Snapshot
 from registry.model.authorization import Action
+from registry.model.service import PortProtocol
 from tests.fakes.context import ADDRESS, NODE, scene, snapshot
 from tests.fakes.eventually import eventually
 from tests.fakes.garbage import alive, counting_alone
@@ -28,6 +28,7 @@ from tests.fakes.relay_tunnel import RelayTunnel
 from tests.fakes.tcp import Reader, reset, tcp_pair
 from tests.integration.certificates import server_name, spiffe
 from tests.integration.snapshots import endpoint, local, policy
+from tests.node_proxy.dataplane.source import make_outbound
 
 WEB = Caller.of(spiffe("web"))
 API = spiffe("api")
@@ -48,7 +49,7 @@ class House:
     def __init__(self, state: Snapshot, nursery: trio.Nursery, stack: ExitStack) -> None:
         self.stage = scene(state)
         self.admission = Admission(self.stage.context)
-        self.outbound = Outbound(self.stage.context, nursery, self.admission)
+        self.outbound = make_outbound(self.stage.context, nursery, self.admission)
         self.pool = OutboundPool()
         self.outbound.shared.pool = self.pool.as_pool()
         self._stack = stack
@@ -280,3 +281,17 @@ async def test_change_that_matters_not(workload: socket.socket) -> None:
         caller.sock.send(b"question")
         await eventually(lambda: len(inside.admission.streams._open) == 1)
         assert inside.outbound.open_connections == 1
+
+
+async def test_bytes_do_not_pass_by_the_rules_of_requests(workload: socket.socket) -> None:
+    """A connection that was routed as TCP is not relayed to a port whose requests are judged one by one."""
+    port = port_of(workload)
+    http = local("api", port, protocol=PortProtocol.HTTP)
+    async with house(snapshot(workloads=(http,))) as inside:
+        caller = inside.call(here(port))
+        await eventually(lambda: inside.stage.logged("stream refused"))
+        assert caller.ended() == "reset"
+        workload.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            workload.accept()
+        inside.assert_balanced()

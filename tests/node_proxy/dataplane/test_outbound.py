@@ -7,8 +7,7 @@ import trio
 import trio.testing
 
 from node_proxy.dataplane import telemetry
-from node_proxy.dataplane.admission import Admission
-from node_proxy.dataplane.answers import ANSWER_CHECK_INTERVAL, ANSWER_TIMEOUT
+from node_proxy.dataplane.answers import ANSWER_CHECK_INTERVAL
 from node_proxy.dataplane.callers import UnknownCaller
 from node_proxy.dataplane.dialler import TunnelDialler
 from node_proxy.dataplane.ejection import FIRST_EJECTION
@@ -25,16 +24,17 @@ from node_proxy.tunnel.pool import TunnelKey
 from node_proxy.tunnel.protocol import TunnelProtocol
 from node_proxy.tunnel.tls import TlsContexts, accept_tls
 from node_proxy.tunnel.windows import WindowBudget
+from registry.rules.balancing.deadlines import CONNECT
 from tests.fakes.context import Scene, scene, tls_contexts
 from tests.fakes.outbound_pool import IdleSocket, OutboundPool
 from tests.fakes.relay_tunnel import RelayTunnel
 from tests.integration.certificates import Authority, server_name, spiffe
-from tests.node_proxy.dataplane.source import API, WEB, endpoints
+from tests.node_proxy.dataplane.source import API, WEB, endpoints, make_outbound
 
 
 def outbound_of(stage: Scene, nursery: trio.Nursery) -> Outbound:
     """Give an outbound side."""
-    return Outbound(stage.context, nursery, Admission(stage.context))
+    return make_outbound(stage.context, nursery)
 
 
 class TestConnected:
@@ -78,10 +78,12 @@ class TestChoose:
         first, second = endpoints(2)
         async with trio.open_nursery() as nursery:
             outbound = outbound_of(scene(), nursery)
-            outbound.shared.balancer.load(first, +1)
-            assert outbound.shared.balancer.choose(Route("default/api", 80, (first, second)), set()) is second
-            outbound.shared.balancer.load(second, +2)
-            assert outbound.shared.balancer.choose(Route("default/api", 80, (first, second)), set()) is first
+            balancer, route = outbound.shared.balancer, Route("default/api", 80, (first, second))
+            balancer.begin(route, first)
+            assert balancer.choose(route, set()) is second
+            balancer.begin(route, second)
+            balancer.begin(route, second)
+            assert balancer.choose(route, set()) is first
 
     async def test_choosing_leaves_no_trace(self) -> None:
         """Endpoints that come and go leave nothing behind in the books."""
@@ -141,7 +143,7 @@ class TestWatchAnswers:
             pool = OutboundPool()
             outbound.shared.pool = pool.as_pool()
             pool.open[to[0].address] = tunnel
-            nursery.start_soon(outbound.watch_answers)
+            nursery.start_soon(outbound.shared.answers.watch)
             yield outbound, stage
             nursery.cancel_scope.cancel()
 
@@ -155,7 +157,7 @@ class TestWatchAnswers:
         tunnel = RelayTunnel()
         async with self._watched(tunnel, endpoints(1)) as (outbound, stage):
             self._call(outbound, endpoints(1))
-            await trio.sleep(ANSWER_TIMEOUT - 0.1)
+            await trio.sleep(CONNECT - 0.1)
             assert tunnel.resets == []
             await trio.sleep(0.1 + ANSWER_CHECK_INTERVAL)
             assert len(tunnel.resets) == 1
@@ -166,9 +168,9 @@ class TestWatchAnswers:
         tunnel = RelayTunnel()
         async with self._watched(tunnel, endpoints(1)) as (outbound, stage):
             self._call(outbound, endpoints(1))
-            await trio.sleep(ANSWER_TIMEOUT - 0.1)
+            await trio.sleep(CONNECT - 0.1)
             tunnel.handlers.pop(1).on_refused(403, "denied")
-            await trio.sleep(10 * ANSWER_TIMEOUT)
+            await trio.sleep(10 * CONNECT)
             assert tunnel.resets == []
             assert len(stage.logged("stream refused")) == 1
 
@@ -177,11 +179,11 @@ class TestWatchAnswers:
         tunnel = RelayTunnel()
         async with self._watched(tunnel, endpoints(1)) as (outbound, _):
             self._call(outbound, endpoints(1))
-            await trio.sleep(ANSWER_TIMEOUT / 2)
+            await trio.sleep(CONNECT / 2)
             self._call(outbound, endpoints(1))
-            await trio.sleep(ANSWER_TIMEOUT / 2 + ANSWER_CHECK_INTERVAL)
+            await trio.sleep(CONNECT / 2 + ANSWER_CHECK_INTERVAL)
             assert len(tunnel.resets) == 1
-            await trio.sleep(ANSWER_TIMEOUT / 2)
+            await trio.sleep(CONNECT / 2)
             assert len(tunnel.resets) == 2
 
     async def test_tunnel_that_breaks_with_the_first(self, autojump_clock: trio.testing.MockClock) -> None:
@@ -190,7 +192,7 @@ class TestWatchAnswers:
         async with self._watched(tunnel, endpoints(1)) as (outbound, stage):
             for _ in range(3):
                 self._call(outbound, endpoints(1))
-            await trio.sleep(ANSWER_TIMEOUT + ANSWER_CHECK_INTERVAL)
+            await trio.sleep(CONNECT + ANSWER_CHECK_INTERVAL)
             assert len(tunnel.resets) == 1
             # The first has no other endpoint; the other two ask a new tunnel.
             assert outbound.open_connections == len(outbound.shared.answers) == 2

@@ -1,5 +1,6 @@
 import socket
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import trio
@@ -8,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node_proxy.dataplane import telemetry
-from node_proxy.dataplane.outbound_connection import MAX_ATTEMPTS, OutboundConnection
-from node_proxy.errors import DialError, HandshakeError
+from node_proxy.dataplane.outbound_connection import OutboundConnection
+from node_proxy.dataplane.tables import NO_POLICY
+from node_proxy.dataplane.tcp_policy import most_attempts
+from node_proxy.errors import DialError, HandshakeError, NodeProxyError
 from node_proxy.tunnel.handlers import TUNNEL_CLOSED
 from node_proxy.tunnel.http2 import CANCEL, REFUSED_STREAM
 from tests.fakes.eventually import eventually
@@ -228,10 +231,10 @@ class TestRefusals:
     async def test_attempts_are_bounded(self) -> None:
         """However many endpoints there are, a caller waits for a few only."""
         async with source() as at:
-            many = endpoints(MAX_ATTEMPTS + 5)
+            many = endpoints(most_attempts(NO_POLICY) + 5)
             at.open_tunnels(*many)
             sock = at.call(*many)
-            for _ in range(MAX_ATTEMPTS):
+            for _ in range(most_attempts(NO_POLICY)):
                 at.refuse(503, "dial_failed")
             assert sock.state == "aborted"
             assert at.asked == []
@@ -256,7 +259,7 @@ class TestBrokenTunnels:
             (api,) = endpoints(1)
             at.open_tunnels(api)
             sock = at.call(api)
-            for _ in range(MAX_ATTEMPTS):
+            for _ in range(most_attempts(NO_POLICY)):
                 at.reset(TUNNEL_CLOSED)
             assert sock.state == "aborted"
             at.assert_balanced()
@@ -273,14 +276,18 @@ class TestBrokenTunnels:
 
     @pytest.mark.parametrize(
         "error",
-        [DialError("10.77.0.2", 15008, "refused"), HandshakeError("unknown CA", reason="unknown_ca")],
+        # Made anew by each test: one that is raised keeps everything that its traceback has seen.
+        [
+            partial(DialError, "10.77.0.2", 15008, "refused"),
+            partial(HandshakeError, "unknown CA", reason="unknown_ca"),
+        ],
         ids=["connect", "handshake"],
     )
-    async def test_tunnel_that_cannot_be_opened(self, error: DialError | HandshakeError) -> None:
+    async def test_tunnel_that_cannot_be_opened(self, error: Callable[[], NodeProxyError]) -> None:
         """An endpoint without a tunnel is ejected, and another one asked."""
         async with source() as at:
             first, second = endpoints(2)
-            at.pool.failing = {first.address: error}
+            at.pool.failing = {first.address: error()}
             at.open_tunnels(second)
             at.call(first)
             at.call(first, second)

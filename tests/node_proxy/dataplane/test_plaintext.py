@@ -20,11 +20,15 @@ from node_proxy.snapshot import LocalWorkload, Snapshot
 from registry.model.authorization import Action, AuthorizationPolicy
 from registry.model.decision import Outcome
 from registry.model.peer_authentication import MtlsMode
+from registry.model.service import PortProtocol
 from tests.fakes.context import scene, snapshot
 from tests.fakes.eventually import eventually
 from tests.fakes.garbage import alive, counting_alone
+from tests.fakes.guards import guard_of
 from tests.fakes.tcp import Reader, reset, tcp_pair
 from tests.integration.snapshots import local, policy
+from tests.registry.rules.policies import policy as rule_policy
+from tests.registry.rules.policies import targets
 
 HERE, ELSEWHERE = "127.0.0.1", "192.0.2.7"
 PARTS = (PlaintextConnection, LocalRelay, SocketSide, OpenStream)
@@ -58,6 +62,9 @@ def state(
     return msgspec.structs.replace(made, mtls_mode=mode)
 
 
+NO_ADMIN = rule_policy("no-admin", targets({"paths": ["/admin"]}), action="DENY")
+
+
 class Gate:
     """The plaintext side of a worker; what its connections were meant for is in the test's hand."""
 
@@ -66,7 +73,11 @@ class Gate:
         self.admission = Admission(self.stage.context)
         self.called: tuple[str, int] | None = None
         self.plaintext = Plaintext(
-            self.stage.context, nursery, self.admission, called=lambda _sock: self.called
+            self.stage.context,
+            nursery,
+            self.admission,
+            guard_of(self.stage.context, self.admission),
+            called=lambda _sock: self.called,
         )
         self._stack = stack
 
@@ -307,3 +318,32 @@ async def test_freed(workload: socket.socket, end: str) -> None:
 def test_own_address(address: str, own: bool) -> None:
     """An address is this host's or not, of either family."""
     assert is_own_address(address) is own
+
+
+class TestHttp:
+    async def test_each_request_is_judged(self, workload: socket.socket) -> None:
+        """On a port of HTTP a caller without an identity is judged request by request, and told why."""
+        port = port_of(workload)
+        made = state(port, workload=local("api", port, protocol=PortProtocol.HTTP), policies=(NO_ADMIN,))
+        async with gate(made) as at:
+            caller = at.call((HERE, port))
+            caller.sock.send(b"GET /x/../admin HTTP/1.1\r\nhost: api\r\n\r\n")
+            await eventually(lambda: caller.read().startswith(b"HTTP/1.1 403 "))
+            assert b"nodemesh-reason: denied; policy=default/no-admin" in caller.read()
+            caller.sock.close()
+            await eventually(lambda: at.stage.logged("connection closed"))
+            (line,) = at.stage.logged("connection closed")
+            assert (line["security"], line["requests"]) == ("plaintext", 1)
+            at.assert_balanced()
+
+    async def test_cut(self, workload: socket.socket) -> None:
+        """A connection of requests is cut when its workload requires an identity from now on."""
+        port = port_of(workload)
+        http = local("api", port, protocol=PortProtocol.HTTP)
+        async with gate(state(port, workload=http)) as at:
+            caller = at.call((HERE, port))
+            await trio.testing.wait_all_tasks_blocked()
+            at.change(state(port, MtlsMode.STRICT, workload=http))
+            await eventually(lambda: not at.plaintext.open_connections)
+            assert caller.ended() == "reset"
+            at.assert_balanced()

@@ -299,3 +299,54 @@ class TestRun:
                 await trio.testing.wait_all_tasks_blocked()
                 nursery.cancel_scope.cancel()
         assert isinstance(driven.tunnel.closed, TunnelClosed)
+
+
+class Last:
+    """Notes when it is called at a turn's end."""
+
+    def __init__(self, said: list[str]) -> None:
+        self._said = said
+
+    def on_turn_end(self) -> None:
+        """Note."""
+        self._said.append("end")
+
+    def on_crash(self, _error: Exception) -> None:
+        """Never."""
+
+
+async def test_what_tasks_say_leaves_together() -> None:
+    """What tasks put off while the reactor runs is done once all that could run have run, and not before."""
+    said: list[str] = []
+    reactor = Reactor()
+
+    async def speak(name: str) -> None:
+        said.append(name)
+        reactor.at_turn_end(Last(said))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reactor.run)
+        await trio.testing.wait_all_tasks_blocked()
+        for name in ("a", "b"):
+            nursery.start_soon(speak, name)
+        await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert sorted(said[:2]) == ["a", "b"]
+    assert said[2:] == ["end", "end"]
+
+
+async def test_task_woken_at_a_turns_end_runs() -> None:
+    """A task that is woken by what was put off runs at once, though trio was about to wait."""
+    reactor, woken = Reactor(), trio.Event()
+
+    class Waking(Last):
+        def on_turn_end(self) -> None:
+            woken.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reactor.run)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(5):
+            reactor.at_turn_end(Waking([]))
+            await woken.wait()
+        nursery.cancel_scope.cancel()

@@ -4,11 +4,9 @@ import msgspec
 import pytest
 import trio
 
-from node_proxy.dataplane.admission import Admission
 from node_proxy.dataplane.destination import Destination
 from node_proxy.dataplane.direct import Direct
 from node_proxy.dataplane.external_table import ExternalRoute
-from node_proxy.dataplane.outbound import Outbound
 from node_proxy.dataplane.passthrough import Passage
 from node_proxy.dataplane.router import Lead, MeshNames, Router
 from node_proxy.dataplane.tables import Route
@@ -17,6 +15,7 @@ from tests.fakes.context import scene
 from tests.integration.certificates import spiffe
 from tests.integration.snapshots import endpoint, service
 from tests.node_proxy.dataplane.leaving import HOST, external, outside
+from tests.node_proxy.dataplane.source import make_outbound
 
 NAMES = MeshNames("mesh", "default")
 
@@ -58,7 +57,7 @@ async def lead(host: str, port: int = 80, *, passing: bool = False) -> Lead | No
     async with trio.open_nursery() as nursery:
         router = Router(
             context,
-            outbound=Outbound(context, nursery, Admission(context)),
+            outbound=make_outbound(context, nursery),
             direct=Direct(context, nursery),
             names=NAMES,
             passage=Passage(context, frozenset()) if passing else None,

@@ -404,6 +404,13 @@ class TestDiff:
         (change,) = (await self.diff(admin, policy(ONLY_API)))["changes"]
         assert change["count"] == 7
 
+    async def test_requests(self, admin: httpx.AsyncClient, store: MemoryStore) -> None:
+        """Recorded requests are asked again too, each sort of them once."""
+        asked = {"method": "GET", "path": "/", "host": "web"}
+        await decisions(store, "web-1", decided("a", request=asked), decided("b", request=asked))
+        answer = await self.diff(admin, policy(NO_API))
+        assert (answer["replayed"], [each["count"] for each in answer["changes"]]) == (1, [6])
+
     async def test_worst_first(self, admin: httpx.AsyncClient, store: MemoryStore) -> None:
         """Calls that would be refused stand before those let in, the most frequent first."""
         await store_policy(store, ONLY_API)

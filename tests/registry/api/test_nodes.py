@@ -158,6 +158,7 @@ class TestProxyStatus:
             "workers": 2,
             "certificateExpires": "2026-03-02T12:00:00Z",
             "rejected": [{"key": "services/default/bad", "reason": "no", "lastGoodRevision": 5}],
+            "faults": ["slow of BackendPolicy default/web: of requests to default/web 10 % wait 5s"],
         }
         revision = await store.put("services/default/bad", b"no")
         # A node's own report is nothing that nodes enforce.
@@ -174,6 +175,7 @@ class TestProxyStatus:
                     "workers": None,
                     "certificateExpires": None,
                     "rejected": [],
+                    "faults": [],
                 },
             ],
         }

@@ -1,5 +1,6 @@
 """Operators' resources over HTTP: each edit is judged first, and made against what the operator has read."""
 
+import json
 from typing import Any
 
 import httpx
@@ -64,6 +65,21 @@ async def test_same_again(admin: httpx.AsyncClient) -> None:
     first = (await admin.put(PATH, json=service())).json()
     again = (await admin.put(PATH, json=service())).json()
     assert again == first | {"created": False}
+
+
+async def test_judgement(admin: httpx.AsyncClient, store: MemoryStore) -> None:
+    """What the controller says of a resource comes with it, as long as it is about what stands there."""
+    revision = (await admin.put(PATH, json=service())).json()["revision"]
+    spec = {"revision": revision, "accepted": False, "reasons": ["no"]}
+    status = {"apiVersion": "nodemesh/v1", "kind": "Status", "metadata": {"name": "web"}, "spec": spec}
+    await store.put(f"status/{KEY}", json.dumps(status).encode())
+    (item,) = (await admin.get("/v1/resources/services")).json()["items"]
+    for answer in (item, (await admin.get(PATH)).json()):
+        assert (answer["accepted"], answer["reasons"]) == (False, ["no"])
+    await admin.put(PATH, json=service(port=81))
+    (item,) = (await admin.get("/v1/resources/services")).json()["items"]
+    for answer in (item, (await admin.get(PATH)).json()):
+        assert not {"accepted", "reasons"} & answer.keys()
 
 
 @pytest.mark.parametrize(

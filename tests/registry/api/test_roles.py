@@ -26,7 +26,12 @@ PUBLIC = {
     ("POST", "/v1/etcd-certificates"),
 }
 # Questions too long for an address.
-QUESTIONS = {("POST", "/v1/authz/check"), ("POST", "/v1/authz/diff"), ("POST", "/v1/authz/lint")}
+QUESTIONS = {
+    ("POST", "/v1/authz/check"),
+    ("POST", "/v1/authz/diff"),
+    ("POST", "/v1/authz/lint"),
+    ("POST", "/v1/routes/explain"),
+}
 ADMINS_TO_SEE = {("GET", "/v1/administrators")}
 
 TOKEN = {"node": "evil", "identities": ["default/web"]}

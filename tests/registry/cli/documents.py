@@ -24,6 +24,25 @@ kind: Mesh
 metadata: {name: mesh, namespace: nodemesh-system}
 spec: {defaultAuthorization: deny}
 """
+CANARY = """\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: canary, namespace: shop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: web}]
+  rules:
+  - backendRefs: [{name: v1, port: 80, weight: 90}, {name: v2, port: 80, weight: 10}]
+"""
+RETRYING = """\
+apiVersion: nodemesh/v1
+kind: BackendPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  targetRefs: [{kind: Service, name: web}]
+  retries: {attempts: 3, on: [unsent, reset]}
+"""
 BAD_PORT = WEB.replace("port: 80,", "port: 80000,")
 WEB_KEY = "services/default/web"
 DENY_KEY = "authorizationpolicies/shop/deny-web"
+CANARY_KEY = "httproutes/shop/canary"
+RETRYING_KEY = "backendpolicies/shop/web"

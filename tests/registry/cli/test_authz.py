@@ -23,6 +23,16 @@ spec:
   rules:
   - from: [{source: {principals: [nodemesh.local/ns/default/sa/shop]}}]
 """
+NO_ADMIN = """\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no-shop}
+spec:
+  action: DENY
+  rules:
+  - to: [{operation: {paths: [/admin]}}]
+    when: [{key: "request.headers[x-a]", values: ["b=c"]}]
+"""
 KEY = "authorizationpolicies/default/no-shop"
 ID = "0a1b2c3d-7"
 # Before any certificate that the tests sign with was issued.
@@ -123,11 +133,15 @@ class TestCheck:
         assert result.exit_code == 7
         assert "the caller has none." in result.stdout
 
-    def test_request(self, meshctl: Meshctl) -> None:
-        """A request's parts are taken; where they decide nothing that is said."""
-        result = meshctl(f"{CHECK} --method GET --path /x --host web --header x-a=b=c --source-ip 10.0.0.9")
-        assert result.exit_code == 0
-        assert "decide nothing" in result.stderr
+    def test_request(self, meshctl: Meshctl, backend: RealBackend) -> None:
+        """A request's parts decide, and without any it is said that only a connection is asked about."""
+        backend.put(KEY, NO_ADMIN.encode())
+        asked = f"{CHECK} --method GET --host web --header x-a=b=c --source-ip 10.0.0.9"
+        assert meshctl(f"{asked} --path /x").exit_code == 0
+        assert meshctl(f"{asked} --path /x/..%2Fadmin").exit_code == 7
+        opened = meshctl(CHECK)
+        assert opened.exit_code == 0
+        assert "whether a connection may be opened" in opened.stderr
 
     def test_bad_header(self, meshctl: Meshctl) -> None:
         """A header without a value is wrong usage."""

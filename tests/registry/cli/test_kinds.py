@@ -2,10 +2,14 @@ import pytest
 
 from registry.cli.kinds import InvalidTarget, Target, label_of, locate, parse_name, parse_target
 from registry.model.authorization import AuthorizationPolicy
+from registry.model.backend_policy import BackendPolicy
+from registry.model.grpc_route import GRPCRoute
+from registry.model.http_route import HTTPRoute
 from registry.model.mesh import Mesh
 from registry.model.peer_authentication import PeerAuthentication
 from registry.model.resource import Resource
 from registry.model.service import Service
+from registry.model.tcp_route import TCPRoute
 
 
 @pytest.mark.parametrize(
@@ -24,6 +28,14 @@ from registry.model.service import Service
         ("PeerAuthentication", PeerAuthentication),
         ("pa", PeerAuthentication),
         ("mesh", Mesh),
+        ("httproutes", HTTPRoute),
+        ("hr", HTTPRoute),
+        ("grpcroute", GRPCRoute),
+        ("gr", GRPCRoute),
+        ("TCPRoute", TCPRoute),
+        ("tr", TCPRoute),
+        ("backendpolicies", BackendPolicy),
+        ("bp", BackendPolicy),
     ],
 )
 def test_kinds_have_plural_singular_and_short_names(word: str, kind: type[Resource]) -> None:

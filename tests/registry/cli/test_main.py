@@ -21,6 +21,7 @@ COMMANDS = [
     "node revoke",
     "node token create",
     "proxy status",
+    "route explain",
     "authz check",
     "authz explain",
     "authz diff",

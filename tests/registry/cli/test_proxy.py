@@ -15,6 +15,7 @@ WELL: dict[str, Any] = {
     "workers": 2,
     "certificateExpires": "2026-01-02T00:00:00Z",
     "rejected": [],
+    "faults": [],
 }
 KEY = "authorizationpolicies/default/deny-web"
 REASON = "spec.rules[0].to: is not a list; write a list"
@@ -34,7 +35,7 @@ def test_a_row_says_what_is_applied_and_how_far_behind(meshctl: Meshctl, registr
     """Applied revision, lag behind the newest, workers, certificate and rejections stand in one row."""
     registry.proxies, registry.revision = [WELL], 43
     row = meshctl("proxy status").stdout.splitlines()[1].split()
-    assert row == ["web-1", "well", "40", "3", "2", "12h", "left", "0"]
+    assert row == ["web-1", "well", "40", "3", "2", "12h", "left", "0", "0"]
 
 
 @pytest.mark.parametrize("output", ["table", "wide", "json", "yaml", "name"])
@@ -54,6 +55,29 @@ def test_a_rejection_names_node_key_and_reason(meshctl: Meshctl, registry: FakeR
         "12",
         REASON,
     ]
+
+
+SLOW = "slow of BackendPolicy shop/web: of requests to shop/web 10 % wait 5s"
+
+
+def test_a_fault_that_is_on_is_said_once(meshctl: Meshctl, registry: FakeRegistry) -> None:
+    """A fault stands under the table, once for all the nodes that make it, and counts in each one's row."""
+    registry.proxies = [{**WELL, "faults": [SLOW]}, {**WELL, "node": "web-2", "faults": [SLOW]}]
+    lines = meshctl("proxy status").stdout.splitlines()
+    assert [line.split()[-1] for line in lines[1:3]] == ["1", "1"]
+    assert [line.split(maxsplit=1) for line in lines[-1:]] == [["all", SLOW]]
+
+
+def test_a_fault_of_one_node(meshctl: Meshctl, registry: FakeRegistry) -> None:
+    """While a node has not heard of the policy yet, those that have are named."""
+    registry.proxies = [{**WELL, "faults": [SLOW]}, {**WELL, "node": "web-2"}]
+    assert meshctl("proxy status").stdout.splitlines()[-1].split(maxsplit=1) == ["web-1", SLOW]
+
+
+def test_a_fault_is_no_ailment(meshctl: Meshctl, registry: FakeRegistry) -> None:
+    """Faults were ordered: a node that makes them is well."""
+    registry.proxies = [{**WELL, "faults": [SLOW]}]
+    assert meshctl("proxy status").exit_code == 0
 
 
 def test_nothing_in_force_is_said(meshctl: Meshctl, registry: FakeRegistry) -> None:

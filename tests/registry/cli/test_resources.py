@@ -6,7 +6,17 @@ import yaml
 
 from tests.registry.cli.backends import Backend
 from tests.registry.cli.conftest import Meshctl
-from tests.registry.cli.documents import DENY, DENY_KEY, MESH, WEB, WEB_KEY
+from tests.registry.cli.documents import (
+    CANARY,
+    CANARY_KEY,
+    DENY,
+    DENY_KEY,
+    MESH,
+    RETRYING,
+    RETRYING_KEY,
+    WEB,
+    WEB_KEY,
+)
 
 
 @pytest.fixture
@@ -25,7 +35,7 @@ def applied(meshctl: Meshctl) -> None:
 def test_a_row_says_what_the_service_does(meshctl: Meshctl) -> None:
     """A service's row has its ports and what it selects."""
     row = meshctl("get svc").stdout.splitlines()[1].split()
-    assert (row[:2], row[3:]) == (["default", "web"], ["80→8080/http", "→", "app=web"])
+    assert (row[:2], row[3:]) == (["default", "web"], ["-", "80→8080/http", "→", "app=web"])
 
 
 @pytest.mark.usefixtures("applied")
@@ -142,6 +152,18 @@ def test_one_that_is_not_there_does_not_keep_the_others(meshctl: Meshctl, backen
     absent = WEB.replace("name: web", "name: absent")
     result = meshctl("delete -f -", stdin=f"{absent}---\n{WEB}")
     assert (result.exit_code, backend.value(WEB_KEY)) == (1, None)
+
+
+def test_traffic_resources(meshctl: Meshctl, backend: Backend) -> None:
+    """Routes and backend policies are applied, shown in a line and deleted as everything else is."""
+    result = meshctl("apply -f -", stdin=f"{CANARY}---\n{RETRYING}")
+    assert result.exit_code == 0
+    assert "web → v1:80 90 %, v2:80 10 %, 1 rule" in meshctl("get hr -n shop").stdout
+    assert "web: retries" in meshctl("get bp -n shop").stdout
+    again = meshctl("get hr canary -n shop -o yaml").stdout
+    assert "unchanged" in meshctl("apply -f -", stdin=again).stdout
+    meshctl("delete -f -", stdin=f"{CANARY}---\n{RETRYING}")
+    assert (backend.value(CANARY_KEY), backend.value(RETRYING_KEY)) == (None, None)
 
 
 def test_a_value_that_does_not_parse_can_be_deleted(meshctl: Meshctl, backend: Backend) -> None:

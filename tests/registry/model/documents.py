@@ -35,6 +35,43 @@ PEERS: dict[str, Any] = {
     "spec": {"mtls": {"mode": "STRICT"}},
 }
 
+HTTP_ROUTE: dict[str, Any] = {
+    "apiVersion": "gateway.networking.k8s.io/v1",
+    "kind": "HTTPRoute",
+    "metadata": {"name": "web"},
+    "spec": {
+        "parentRefs": [{"kind": "Service", "group": "", "name": "web"}],
+        "rules": [{"backendRefs": [{"name": "web", "port": 80}]}],
+    },
+}
+
+GRPC_ROUTE: dict[str, Any] = {
+    "apiVersion": "gateway.networking.k8s.io/v1",
+    "kind": "GRPCRoute",
+    "metadata": {"name": "web"},
+    "spec": {
+        "parentRefs": [{"kind": "Service", "group": "", "name": "web"}],
+        "rules": [{"backendRefs": [{"name": "web", "port": 80}]}],
+    },
+}
+
+TCP_ROUTE: dict[str, Any] = {
+    "apiVersion": "gateway.networking.k8s.io/v1alpha2",
+    "kind": "TCPRoute",
+    "metadata": {"name": "web"},
+    "spec": {
+        "parentRefs": [{"kind": "Service", "group": "", "name": "web"}],
+        "rules": [{"backendRefs": [{"name": "web", "port": 80}]}],
+    },
+}
+
+BACKEND_POLICY: dict[str, Any] = {
+    "apiVersion": "nodemesh/v1",
+    "kind": "BackendPolicy",
+    "metadata": {"name": "web"},
+    "spec": {"targetRefs": [{"kind": "Service", "name": "web"}]},
+}
+
 MESH: dict[str, Any] = {
     "apiVersion": "nodemesh/v1",
     "kind": "Mesh",

@@ -254,7 +254,7 @@ def test_unknown_field(document: object, path: str, mend: str) -> None:
             with_spec(SERVICE, ports=[{"port": 80, "protocol": "udp"}]),
             "spec.ports[0].protocol",
             '"udp" is not known',
-            "write one of tcp, http, http2, grpc, tls",
+            "write one of tcp, http, http2, grpc, tls, auto",
         ),
         (
             with_spec(MESH, defaultAuthorization="Deny"),

@@ -8,10 +8,10 @@ import pytest
 from registry.model.authorization import AuthorizationPolicy
 from registry.model.identity import WorkloadIdentity
 from registry.model.mesh import DefaultAuthorization
-from registry.rules import AuthRequest, Denied, MeshPolicies, Permit, authorize
+from registry.rules import AuthRequest, Denied, HttpRequest, MeshPolicies, Permit, authorize
 from registry.rules.facts import Facts, facts_of
 from registry.rules.index import RuleIndex
-from registry.rules.matching import compile_policy
+from registry.rules.matching import Form, compile_policy
 from tests.registry.rules.policies import TRUST_DOMAIN, WEB, callers, compiled, policy, targets
 
 # Enough for a walk to show: the bench has ten thousand.
@@ -67,7 +67,7 @@ def _facts(request: AuthRequest) -> Facts:
 def test_policies_about_others_are_not_asked(shape: str) -> None:
     """However many policies are about other callers and ports, a decision looks at its own and a few more."""
     policies = [compile_policy(policy(f"p{n:04}", _shape(shape, n))) for n in range(MANY)]
-    index = RuleIndex(policies, read=False)
+    index = RuleIndex(policies, Form.UNREAD)
     stranger = _facts(AuthRequest(WEB, 80, source_ip="192.0.2.1"))
     assert index.candidates(stranger) == 0
     known = _facts(
@@ -76,10 +76,69 @@ def test_policies_about_others_are_not_asked(shape: str) -> None:
     assert index.candidates(known) <= 1
 
 
+def _request(path: str = "/", host: str = "api") -> Facts:
+    return _facts(AuthRequest(WEB, 80, http=HttpRequest("GET", path, host)))
+
+
+HTTP_SHAPES = {
+    "path": targets({"paths": ["/n{n:04}/x"]}),
+    "paths": targets({"paths": ["/n{n:04}/x", "/n{n:04}/y"]}),
+    "prefix": targets({"paths": ["/n{n:04}/*"]}),
+    "suffix": targets({"paths": ["*/n{n:04}/x"]}),
+    "template": targets({"paths": ["/n{n:04}/{{*}}"]}),
+    "host": targets({"hosts": ["n{n:04}.example.com"]}),
+    "hosts": targets({"hosts": ["n{n:04}.example.com", "N{n:04}.EXAMPLE.org"]}),
+    "host-prefix": targets({"hosts": ["n{n:04}.*"]}),
+    "path-and-method": targets({"paths": ["/n{n:04}/x"], "methods": ["GET"]}),
+    "alternatives": targets({"paths": ["/n{n:04}/x"]}, {"paths": ["/n{n:04}/y"], "methods": ["PUT"]}),
+    "path-of-a-caller": callers({"principals": [WEB.principal]}) | targets({"paths": ["/n{n:04}/x"]}),
+    "path-at-a-port": targets({"ports": ["80"], "paths": ["/n{n:04}/x"]}),
+}
+
+
+def _numbered(value: Any, number: int) -> Any:
+    if isinstance(value, str):
+        return value.format(n=number)
+    if isinstance(value, list):
+        return [_numbered(each, number) for each in value]
+    return {key: _numbered(each, number) for key, each in value.items()}
+
+
+@pytest.mark.parametrize("shape", HTTP_SHAPES)
+def test_rules_about_other_requests_are_not_asked(shape: str) -> None:
+    """However many rules differ by nothing but path or host, a request looks at its own and a few more."""
+    rules = [_numbered(HTTP_SHAPES[shape], n) for n in range(MANY)]
+    policies = [compile_policy(policy(f"p{n:04}", rule)) for n, rule in enumerate(rules)]
+    index = RuleIndex(policies, Form.READ)
+    assert index.candidates(_request("/other", "other.example.com")) == 0
+    known = _request("/n0700/x", "n0700.example.com:8080")
+    # With its port and without it a host may be found twice.
+    assert 1 <= index.candidates(known) <= 2
+    assert index.first(known) == ("default/p0700", 0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "http"),
+    [
+        (targets({"paths": ["/a/*"]}), HttpRequest("GET", "/a/%2fb", "api")),
+        (targets({"paths": ["/a b"]}), HttpRequest("GET", "/a%20b", "api")),
+        (targets({"hosts": ["API.example.com"]}), HttpRequest("GET", "/", "api.Example.com.:80")),
+        (targets({"paths": ["*"]}), HttpRequest("GET", "/x", "api")),
+        (targets({"paths": ["/x"]}, {"hosts": ["api"]}), HttpRequest("GET", "/y", "api")),
+        (targets({"paths": ["/x"]}, {"notPaths": ["/x"]}), HttpRequest("GET", "/y", "api")),
+        (targets({"paths": [f"/{n}" for n in range(65)]}), HttpRequest("GET", "/64", "api")),
+    ],
+)
+def test_awkward_ones_are_found(rule: dict[str, Any], http: HttpRequest) -> None:
+    """Whatever spelling a rule or a request has, and however a rule mixes its fields, it is found."""
+    ready = compiled([policy("a", rule)])
+    assert isinstance(authorize(ready, AuthRequest(WEB, 80, http=http)), Permit)
+
+
 def test_rules_for_everybody_are_asked() -> None:
     """Rules that name no caller are looked at by each request, beside those of its own."""
     policies = [policy("a", {}), policy("b", callers({"notPrincipals": ["*/sa/x"]})), policy("c", {})]
-    index = RuleIndex([compile_policy(each) for each in policies], read=False)
+    index = RuleIndex([compile_policy(each) for each in policies], Form.UNREAD)
     assert index.candidates(_facts(AuthRequest(WEB, 80))) == 3
 
 

@@ -59,9 +59,9 @@ def test_at_a_tcp_port(rule: Mapping[str, Any], paths: list[str]) -> None:
 
 def test_what_is_read_can_be_enforced() -> None:
     """At ports whose HTTP is read there is nothing to complain of; one that is not is enough."""
-    read = frozenset({HTTP})
-    assert not list(find_unenforceable(policy("p", GET), {80: HTTP, 81: HTTP}, of="x", read=read))
-    (found,) = find_unenforceable(policy("p", GET), {80: HTTP, 81: TCP}, of="x", read=read)
+    every = {80: HTTP, 81: PortProtocol.HTTP2, 82: PortProtocol.GRPC, 83: PortProtocol.AUTO}
+    assert not list(find_unenforceable(policy("p", GET), every, of="x"))
+    (found,) = find_unenforceable(policy("p", GET), {80: HTTP, 81: TCP}, of="x")
     assert "port 81 of x is tcp" in found.reason
     assert found.mend.startswith("set the port's protocol to http in the Service")
 
@@ -79,14 +79,8 @@ def test_effect_is_said(action: str, effect: str) -> None:
     (found,) = find_unenforceable(policy("p", GET, action=action), {80: TCP}, of="default/api")
     assert found.describe() == (
         f"{METHODS}: needs HTTP, and port 80 of default/api is tcp: {effect}; "
-        "remove it, and match by callers and ports"
+        "set the port's protocol to http in the Service, or name other ports under to.operation.ports"
     )
-
-
-def test_http_that_is_not_read() -> None:
-    """A port that speaks HTTP which this version does not read is no better than another."""
-    (found,) = find_unenforceable(policy("p", GET), {80: HTTP}, of="default/api")
-    assert "is http, which this version does not read" in found.reason
 
 
 def test_which_policies_are_about_requests() -> None:
@@ -96,8 +90,13 @@ def test_which_policies_are_about_requests() -> None:
 
 
 def test_protocols() -> None:
-    """A port speaks what its services declare; tcp where none does, or where they disagree."""
-    services = [service("a", 8080, "http"), service("b", 8081, "http"), service("c", 8081, "grpc")]
-    spoken = protocols_of(services, namespace="default", labels={"app": "api"}, ports=(8080, 8081, 9090))
-    assert spoken == {8080: HTTP, 8081: TCP, 9090: TCP}
+    """A port speaks what its services declare; tcp where none does, or where they disagree.
+
+    About the version of HTTP they may: each connection shows that by itself.
+    """
+    declared = [(8080, "http"), (8081, "http"), (8081, "grpc"), (8082, "http"), (8082, "auto")]
+    services = [service(f"s{number}", *each) for number, each in enumerate(declared)]
+    ports = (8080, 8081, 8082, 9090)
+    spoken = protocols_of(services, namespace="default", labels={"app": "api"}, ports=ports)
+    assert spoken == {8080: HTTP, 8081: HTTP, 8082: TCP, 9090: TCP}
     assert protocols_of(services, namespace="batch", labels={"app": "api"}, ports=(8080,)) == {8080: TCP}

@@ -8,7 +8,7 @@ from registry.model.authorization import AuthorizationPolicy
 from registry.model.identity import WorkloadIdentity
 from registry.model.parse import from_builtins
 from registry.model.resource import Resource
-from registry.model.service import PortProtocol, Service
+from registry.model.service import Service
 from registry.model.workload import Workload
 from registry.rules.findings import Check, Finding, Severity
 from registry.rules.lint import lint
@@ -180,7 +180,7 @@ class TestUnenforceable:
     def test_on_http(self) -> None:
         """Where HTTP is read it is none."""
         one = policy("a", self.RULE, labels={"app": "api"})
-        assert said(one, protocol="http", read=frozenset({PortProtocol.HTTP})) == []
+        assert said(one, protocol="http") == []
 
 
 class TestShadows:

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from registry.model.value_checks import check_path
-from registry.rules.paths import canonical_escapes, normalise
+from registry.rules.paths import canonical_escapes, forwardable, normalise, readings
 
 # What paths are made of, the awkward parts more often than people write them.
 parts = st.sampled_from(
@@ -74,6 +74,15 @@ clean = st.lists(st.sampled_from(["a", "b", "c.d", "...", "x;y"]), max_size=4)
         ("/a#b", "/a"),
         ("/a%3Fb", "/a%3Fb"),
         ("/public/./data/abc/../xyz", "/public/data/xyz"),
+        ("/public/..;/admin", "/admin"),
+        ("/public/..;a=b/admin", "/admin"),
+        ("/public/%2e%2E;/admin", "/admin"),
+        ("/public/.;x/admin", "/public/admin"),
+        ("/a/..;", "/"),
+        ("/a/b/..;x", "/a/"),
+        ("/a;b/c", "/a;b/c"),
+        ("/a/..b;/c", "/a/..b;/c"),
+        ("/a/%2F/../b", "/a/b"),
     ],
 )
 def test_spellings(path: str, normal: str) -> None:
@@ -103,6 +112,67 @@ def test_nothing_to_hide_behind(path: str) -> None:
     for escape in re.findall(r"%(?:..)?", normal):
         assert re.fullmatch(r"%[0-9A-F]{2}", escape)
         assert not re.fullmatch(r"[A-Za-z0-9._~/\\-]", chr(int(escape[1:], 16)))
+
+
+@pytest.mark.parametrize(
+    ("target", "sent"),
+    [
+        ("/", "/"),
+        ("*", "*"),
+        ("", "/"),
+        ("/a?b=/../c&d=%2f", "/a?b=/../c&d=%2f"),
+        ("/a?", "/a?"),
+        ("/a#b?c", "/a"),
+        ("//a/./b/../c?x#y", "/a/c?x"),
+        ("/a%2fb", "/a%2Fb"),
+        ("/a%5cb\\c", "/a%5Cb/c"),
+        ("/a/%2e%2e/b", "/b"),
+        ("/a/..%2fb", "/a/..%2Fb"),
+        ("/a/..;/b", "/b"),
+        ("/%61%20b", "/a%20b"),
+    ],
+)
+def test_what_is_sent_on(target: str, sent: str) -> None:
+    """A target is sent on in one spelling, but with its escaped slashes, and its query as it came."""
+    assert forwardable(target) == sent
+
+
+@given(raw)
+def test_what_is_sent_is_what_was_judged(path: str) -> None:
+    """The next proxy judges what is sent to it as this one did, and sends it on unchanged."""
+    sent = forwardable(path)
+    assert forwardable(sent) == sent
+    assert readings(sent) == readings(path)
+    assert normalise(sent) == normalise(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "ways"),
+    [
+        ("/a/b", ("/a/b",)),
+        ("*", ("*",)),
+        ("/a%2Fb?c=%2F", ("/a/b", "/a%2Fb")),
+        ("/a%5cb", ("/a/b", "/a%5Cb")),
+        ("/a/..%2fb", ("/b", "/a/..%2Fb")),
+        (
+            "/pub/x%2F..%2F..%2Fadmin%2Fy%5C..%5C..%5Cpub",
+            (
+                "/pub",
+                "/pub/x%2F..%2F..%2Fadmin%2Fy%5C..%5C..%5Cpub",
+                "/admin/y%5C..%5C..%5Cpub",
+            ),
+        ),
+    ],
+)
+def test_readings(path: str, ways: tuple[str, ...]) -> None:
+    """A path with an escaped slash is what it is with and without it, and with one of the two kinds alone."""
+    assert readings(path) == ways
+
+
+@given(raw)
+def test_the_first_reading_is_the_normal_one(path: str) -> None:
+    """What routing looks at is one of the paths that authorization asks about."""
+    assert readings(path)[0] == normalise(path)
 
 
 @given(clean, st.data())

@@ -8,7 +8,18 @@ from registry.model.parse import KINDS, render
 from registry.model.resource import Resource
 from registry.store import keys
 from registry.store.codec import kind_at, parse_at
-from tests.registry.model.documents import EXTERNAL, MESH, PEERS, POLICY, SERVICE, WORKLOAD
+from tests.registry.model.documents import (
+    BACKEND_POLICY,
+    EXTERNAL,
+    GRPC_ROUTE,
+    HTTP_ROUTE,
+    MESH,
+    PEERS,
+    POLICY,
+    SERVICE,
+    TCP_ROUTE,
+    WORKLOAD,
+)
 from tests.strategies import external_services, meshes, policies, services
 
 
@@ -30,6 +41,7 @@ TOKEN = _spec(
     "t1",
     {"secretSha256": "0" * 64, "nodePattern": "*", "identities": [], "usesLeft": 1, "expiresAt": "x"},
 )
+NODE_QUOTAS = _spec("NodeQuotas", "n1", {"demands": {"default/web/all#0": 2.5}})
 BUNDLE = _spec("TrustBundle", "bundle", {"trustDomain": "nodemesh.local", "rootsPem": []})
 SEALED = _spec(
     "SealedKey", "root", dict.fromkeys(("algorithm", "salt", "nonce", "ciphertext", "certificatePem"), "x")
@@ -54,9 +66,14 @@ PLACES: list[tuple[str, dict[str, object]]] = [
     ("externalservices/default/stripe", EXTERNAL),
     ("authorizationpolicies/default/web", POLICY),
     ("peerauthentications/default/web", PEERS),
+    ("httproutes/default/web", HTTP_ROUTE),
+    ("grpcroutes/default/web", GRPC_ROUTE),
+    ("tcproutes/default/web", TCP_ROUTE),
+    ("backendpolicies/default/web", BACKEND_POLICY),
     ("nodes/n1/record", NODE),
     ("nodes/n1/status", NODE_STATUS),
     ("nodes/n1/decisions", NODE_DECISIONS),
+    ("nodes/n1/quotas", NODE_QUOTAS),
     ("nodes/n1/workloads/default/web", WORKLOAD),
     ("enrolments/n1", ENROLMENT),
     ("status/services/default/web", STATUS),

@@ -4,8 +4,8 @@ Each file holds scenarios: `mesh` (its settings; callers need no identity unless
 `cases`. A case names a caller and a destination of ``world.yaml``, the port, the verdict, and the policy that
 decides (`by`, empty for the mesh's settings) with its `rule`. `sourceIp`, `remoteIp`, `sni` and `as` (a whole
 SPIFFE ID in place of the caller's) stand for what the world does not have; such cases say `lab: false`, since
-no two real hosts can make them. `http` is a
-request whose HTTP is read, which no proxy does yet.
+no two real hosts can make them. `http` is a request whose HTTP is read; such cases are played through two
+proxies by ``tests/integration/test_http_authorization.py``.
 """
 
 from collections.abc import Iterator
@@ -97,7 +97,7 @@ class Scenario(_Data, frozen=True, kw_only=True):
         return msgspec.convert({"mtlsMode": MtlsMode.PERMISSIVE.value} | self.mesh, MeshSpec)
 
     def replayable(self) -> list[Case]:
-        """Give the cases that two real proxies can be asked, which read no HTTP."""
+        """Give the cases that two real hosts can play over ports of TCP."""
         return [case for case in self.cases if case.lab and case.http is None]
 
 

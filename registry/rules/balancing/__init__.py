@@ -1,0 +1,1 @@
+"""Which endpoint takes a request, and whether it is asked at all: balance, break, eject, retry. Pure."""
